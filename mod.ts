@@ -75,6 +75,7 @@ export {
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
 export {
   ErrClosed,
+  ErrCodeNotLoaded,
   ErrNewerCode,
   ErrNotImplemented,
   ErrOpenStopped,
@@ -85,6 +86,7 @@ export {
   SampanError,
 } from "./src/statemachine/errors.ts";
 
+export { preload } from "./src/statemachine/load.ts";
 export {
   type Agreement,
   type ClusterData,

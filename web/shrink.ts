@@ -78,7 +78,7 @@ export async function shrink<B extends Partial<Bundle> & Pick<Bundle, "code">>(
   const options = {
     module: true,
     ecma: 2020,
-    compress: { ecma: 2020, passes },
+    compress: { ecma: 2020, passes, sequences: false, unsafe_arrows: true },
     format: { preamble },
     ...(map === undefined ? {} : {
       sourceMap: { content: map, url: `${name}.js.map` },

@@ -9,6 +9,7 @@
 import type { LogInfo } from "../log/log.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import type { Type } from "../statemachine/types.ts";
+import type { Unsynced } from "./outbox.ts";
 
 /** Description of one cluster of a host. */
 export interface ClusterInfo {
@@ -60,4 +61,16 @@ export type ClusterStatus = Pick<
 export interface NodeHostInfo {
   /** Clusters that were started since the host was made, in order of their ids. */
   readonly clusters: readonly ClusterInfo[];
+}
+
+/** Data of a cluster on a device, as `NodeHost.exportData()` returns it. */
+export interface ClusterData {
+  /** Id of the cluster. */
+  readonly clusterID: bigint;
+  /** Index of the last entry that was applied when the export began. */
+  readonly appliedIndex: number;
+  /** Snapshot of the whole state, as `NodeHost.importSnapshot()` takes it. */
+  readonly snapshot: ReadableStream<Uint8Array>;
+  /** Submissions that the cluster may not have, in order. */
+  readonly pending: readonly Unsynced[];
 }

@@ -1,26 +1,24 @@
 /**
- * Loading of the parts of a host that no start needs.
+ * Loading of the parts of a host that a new page does not need.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Loads a module at the first call; after a failure, the next call tries again. */
-function once<T>(load: () => Promise<T>): () => Promise<T> {
-  let loading: Promise<T> | undefined;
-  return () =>
-    loading ??= load().catch((error) => {
-      loading = undefined;
-      throw error;
-    });
-}
+import { loadOnce } from "../statemachine/load.ts";
 
-/** Loads what makes and imports snapshots, and appends decisions to skip an entry. */
+/** Loads what makes, imports and recovers snapshots, and appends decisions to skip an entry. */
 export const loadOnDemand: () => Promise<typeof import("./on_demand.ts")> =
-  /* @__PURE__ */ once(() => import("./on_demand.ts"));
+  /* @__PURE__ */ loadOnce(
+    "makes and recovers snapshots",
+    () => import("./on_demand.ts"),
+  );
 
 /** Loads what replays entries into new machines, and reads the log for inspectors. */
 export const loadReplays: () => Promise<
-  typeof import("../divergence/replays.ts")
-> = /* @__PURE__ */ once(() => import("../divergence/replays.ts"));
+  typeof import("./replays.ts")
+> = /* @__PURE__ */ loadOnce(
+  "replays entries",
+  () => import("./replays.ts"),
+);

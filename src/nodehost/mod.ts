@@ -33,12 +33,13 @@ export type {
 export * from "./errors.ts";
 export type { HostEvent, OutboxEvent } from "./events.ts";
 export type { NodeHostOptions } from "./host_options.ts";
-export type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
-export {
-  type ClusterData,
-  NodeHost,
-  type RemoveDataOptions,
-} from "./node_host.ts";
+export type {
+  ClusterData,
+  ClusterInfo,
+  ClusterStatus,
+  NodeHostInfo,
+} from "./info.ts";
+export { NodeHost, type RemoveDataOptions } from "./node_host.ts";
 export { newNodeID } from "./node_id.ts";
 export type {
   Outbox,

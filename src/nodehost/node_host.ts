@@ -15,24 +15,16 @@ import {
 } from "../options.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { STOP_TIMEOUT_MS } from "../limits.ts";
-import {
-  ErrClusterAlreadyExist,
-  ErrClusterClosed,
-  ErrDiverged,
-} from "../log/errors.ts";
-import { ReadOnlyLog } from "../log/read_only_log.ts";
+import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
 import type { Log, LogDB } from "../log/log.ts";
-import { MemoryLogDB } from "../log/memory_log.ts";
-import { abortable, notify, pacedSource, withResolvers } from "../async.ts";
+import { abortable, notify, withResolvers } from "../async.ts";
 import {
   checkFactory,
   type MachineFactory,
   tryFactory,
 } from "../rsm/managed_machine.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
-import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
-import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
-import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import type { SnapshotStore } from "../snapshot/store.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type {
   CreateConcurrentStateMachineFunc,
@@ -50,7 +42,12 @@ import {
 import { ErrClusterNotFound } from "./errors.ts";
 import type { HostEvent } from "./events.ts";
 import { checkHostOptions, type NodeHostOptions } from "./host_options.ts";
-import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
+import type { ClusterData, ClusterStatus, NodeHostInfo } from "./info.ts";
+import {
+  defaultFiles,
+  defaultLogDB,
+  defaultSnapshots,
+} from "./default_stores.ts";
 import { loadOnDemand } from "./load.ts";
 import type { Outbox, Unsynced } from "./outbox.ts";
 import { ErrUnsynced } from "./outbox_errors.ts";
@@ -77,46 +74,6 @@ interface LastStart {
   failed?: { readonly error: unknown } | undefined;
   /** Set once the start has resolved; stays set after a stop. */
   replica?: Replica;
-}
-
-/** Data of a cluster on a device, as `NodeHost.exportData()` returns it. */
-export interface ClusterData {
-  /** Id of the cluster. */
-  readonly clusterID: bigint;
-  /** Index of the last entry that was applied when the export began. */
-  readonly appliedIndex: number;
-  /** Snapshot of the whole state, as `NodeHost.importSnapshot()` takes it. */
-  readonly snapshot: ReadableStream<Uint8Array>;
-  /** Submissions that the cluster may not have, in order. */
-  readonly pending: readonly Unsynced[];
-}
-
-/** Passes a stream on and calls `ended` once it has ended, failed or was cancelled. */
-function untilEnd(
-  source: ReadableStream<Uint8Array>,
-  ended: () => void,
-): ReadableStream<Uint8Array> {
-  const reader = source.getReader();
-  return new ReadableStream<Uint8Array>({
-    async pull(controller): Promise<void> {
-      try {
-        const { done, value } = await reader.read();
-        if (!done) return controller.enqueue(value);
-      } catch (error) {
-        ended();
-        throw error;
-      }
-      ended();
-      controller.close();
-    },
-    async cancel(reason): Promise<void> {
-      try {
-        await reader.cancel(reason);
-      } finally {
-        ended();
-      }
-    },
-  }, { highWaterMark: 0 });
 }
 
 /** Options of `NodeHost.removeData()` and `NodeHost.leave()`. */
@@ -148,9 +105,6 @@ function checkRemoval(method: string, options: RemoveDataOptions): void {
   };
   checkOptions(`Options of ${method}()`, options, checks);
 }
-
-/** Node id under which a log is opened for an import; no replica may have it. */
-const IMPORTER = 0n;
 
 /**
  * Host of replicas, at most one for each cluster. It closes the stores it created
@@ -202,10 +156,9 @@ export class NodeHost {
   constructor(options: NodeHostOptions = {}) {
     checkHostOptions(options);
     this.env = options.env ?? systemEnv;
-    const logDB = options.logDB ??
-      this.#made(new MemoryLogDB({ env: this.env }));
+    const logDB = options.logDB ?? this.#made(defaultLogDB(this.env));
     const snapshots = options.snapshots ?? logDB.snapshots ??
-      this.#made(new MemorySnapshotStore());
+      this.#made(defaultSnapshots());
     const { outbox } = options;
     const stores: HostStores = { logDB, snapshots, outbox };
     const shared = options.tabs?.share({
@@ -218,7 +171,7 @@ export class NodeHost {
     this.#outbox = shared.outbox;
     this.#tabs = options.tabs;
     this.#isDurable = options.snapshots !== undefined;
-    this.#files = options.files ?? this.#made(new MemoryFileStore());
+    this.#files = options.files ?? this.#made(defaultFiles());
     this.#principal = options.principal;
     this.#device = options.device;
     this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
@@ -537,69 +490,16 @@ export class NodeHost {
     snapshot: ReadableStream<Uint8Array>,
     signal: AbortSignal,
   ): Promise<void> {
-    const { checkImport, copySnapshot, inspectSnapshot } = await loadOnDemand();
-    let log = await this.#openForHost(clusterID, IMPORTER, signal);
-    try {
-      const present = await this.#snapshots.list(clusterID);
-      const isFree = await log.isEmpty() &&
-        (present.length === 0 || this.#mayReplace(clusterID, present));
-      if (!isFree) {
-        throw new ErrClusterAlreadyExist(
-          `Cluster ${clusterID} already has a log or a snapshot on this host; remove them with removeData() before the import`,
-        );
-      }
-      const info = await copySnapshot(snapshot, this.#snapshots, (header) => {
-        checkImport(clusterID, header);
-      }, {
-        imported: true,
-        signal,
-        inspect: inspectSnapshot,
-        // Before the snapshot is stored: an import interrupted between the two can
-        // be repeated.
-        beforeCommit: async ({ index, epoch }) => {
-          if (present.length > 0) {
-            await log.close();
-            await this.#removeImport(clusterID, present);
-            log = await this.#openForHost(clusterID, IMPORTER, signal);
-          }
-          await log.startAt(index, epoch);
-        },
-      });
-      await this.#shareImport(info);
-    } finally {
-      await log.close();
-    }
-  }
-
-  /** True if a cluster has only an import from which its start has failed, such as a snapshot its machine cannot read. */
-  #mayReplace(clusterID: bigint, present: readonly SnapshotInfo[]): boolean {
-    return this.#lastStarts.get(clusterID)?.failed !== undefined &&
-      this.logDB.removeData !== undefined &&
-      present.every(({ imported }) => imported);
-  }
-
-  /** Removes an import from which no replica has started. */
-  async #removeImport(
-    clusterID: bigint,
-    present: readonly SnapshotInfo[],
-  ): Promise<void> {
-    for (const info of present) await this.#snapshots.remove(info);
-    const shared = this.logDB.snapshots;
-    if (shared !== undefined && shared !== this.#snapshots) {
-      for (const info of await shared.list(clusterID)) {
-        if (info.imported) await shared.remove(info);
-      }
-    }
-    await this.logDB.removeData!(clusterID);
-  }
-
-  /** Shares an import with the replicas of the cluster on other hosts. */
-  async #shareImport(info: SnapshotInfo): Promise<void> {
-    const shared = this.logDB.snapshots;
-    if (shared === undefined || shared === this.#snapshots) return;
-    const { copySnapshot } = await loadOnDemand();
-    const source = pacedSource(await this.#snapshots.open(info), this.env);
-    await copySnapshot(source, shared, () => {}, { imported: true });
+    const { importData } = await loadOnDemand();
+    await importData(snapshot, {
+      clusterID,
+      logDB: this.logDB,
+      snapshots: this.#snapshots,
+      env: this.env,
+      signal,
+      openLog: (nodeID) => this.#openForHost(clusterID, nodeID, signal),
+      hasFailed: this.#lastStarts.get(clusterID)?.failed !== undefined,
+    });
   }
 
   /**
@@ -674,43 +574,15 @@ export class NodeHost {
 
   /** Describes the clusters that were started on this host: indexes, log, snapshots, sizes and the causes of failures. */
   async info(): Promise<NodeHostInfo> {
-    const lastStarts = [...this.#lastStarts].sort(([a], [b]) => a < b ? -1 : 1);
-    const clusters = lastStarts.map(([clusterID, start]) =>
-      this.#infoOf(clusterID, start)
+    const { describeCluster } = await loadOnDemand();
+    const clusters = this.clusters().map((status) =>
+      describeCluster(status, {
+        replica: this.#replicas.get(status.clusterID),
+        snapshots: this.#snapshots,
+        unsynced: () => this.#unsynced(status.clusterID),
+      })
     );
     return { clusters: await Promise.all(clusters) };
-  }
-
-  async #infoOf(
-    clusterID: bigint,
-    lastStart: LastStart,
-  ): Promise<ClusterInfo> {
-    const status = this.#statusOf(clusterID, lastStart);
-    const replica = this.#replicas.get(clusterID);
-    let snapshots: readonly SnapshotInfo[] = [];
-    let pending = 0;
-    let unreadable: { readonly error: unknown } | undefined;
-    // A store that fails must not hide the rest.
-    try {
-      snapshots = await this.#snapshots.list(clusterID);
-      pending = replica?.pending().length ??
-        (await this.#unsynced(clusterID)).length;
-    } catch (error) {
-      unreadable = { error };
-    }
-    const log = status.state === "failed" ? undefined : replica?.logInfo;
-    return {
-      ...status,
-      committedIndex: Math.max(
-        log?.committed ?? 0,
-        replica?.appliedIndex ?? 0,
-      ),
-      ...(log === undefined ? {} : { log }),
-      snapshots,
-      snapshotBytes: snapshots.reduce((sum, { size }) => sum + size, 0),
-      pending,
-      ...(unreadable === undefined ? {} : { listError: unreadable.error }),
-    };
   }
 
   /**
@@ -876,28 +748,15 @@ export class NodeHost {
       };
     }
     await this.#stopFailed(clusterID);
-    const { promise, resolve, reject } = withResolvers<ClusterData>();
-    const exported = this.#reserve(clusterID, async (started) => {
-      const ended = withResolvers<void>();
-      started({
-        stop: async () => {
-          ended.resolve();
-          await exported.catch(() => {});
-        },
-      });
-      const replica = await this.#startOffline(lastStart);
-      try {
-        const { appliedIndex } = replica.replica;
-        const source = replica.replica.exportSnapshot();
-        const snapshot = untilEnd(source, ended.resolve);
-        resolve({ clusterID, appliedIndex, snapshot, pending });
-        await ended.promise;
-      } finally {
-        await replica.stop();
-      }
+    const { exportData } = await loadOnDemand();
+    return await exportData({
+      clusterID,
+      nodeID: lastStart.config.nodeID,
+      logDB: this.logDB,
+      pending,
+      reserve: (work) => this.#reserve(clusterID, work),
+      start: (log) => this.#startOffline(lastStart, log),
     });
-    exported.catch(reject);
-    return await promise;
   }
 
   /** Stops a replica that has failed; its status stays failed, with the cause. */
@@ -910,44 +769,34 @@ export class NodeHost {
     await this.#stopOne(clusterID, starting);
   }
 
-  /** Starts a replica from the data on this device only. */
-  async #startOffline({ factory, config }: LastStart): Promise<Started> {
-    const { clusterID, nodeID } = config;
-    const start = async (log: Log): Promise<Started> => {
-      const { replica, started, stop } = startReplica({
-        factory,
-        config: { ...config, snapshotEntries: 0, hashEntries: 0 },
-        log,
-        store: this.#snapshots,
-        isDurable: false,
-        shared: this.logDB.snapshots,
-        files: this.#files,
-        outbox: undefined,
-        principal: undefined,
-        device: undefined,
-        rehearsing: () => undefined,
-        env: this.env,
-        stopTimeoutMs: this.#stopTimeoutMs,
-        event: () => {},
-      });
-      try {
-        await started;
-      } catch (error) {
-        await stop();
-        throw error;
-      }
-      return { replica, stop };
-    };
-    const { logDB } = this;
-    if (logDB.openReadOnly !== undefined) {
-      return await start(await logDB.openReadOnly(clusterID));
-    }
+  /** Starts a replica from the data on this device only, with a log that gets no records. */
+  async #startOffline(
+    { factory, config }: LastStart,
+    log: Log,
+  ): Promise<Started> {
+    const { replica, started, stop } = startReplica({
+      factory,
+      config: { ...config, snapshotEntries: 0, hashEntries: 0 },
+      log,
+      store: this.#snapshots,
+      isDurable: false,
+      shared: this.logDB.snapshots,
+      files: this.#files,
+      outbox: undefined,
+      principal: undefined,
+      device: undefined,
+      rehearsing: () => undefined,
+      env: this.env,
+      stopTimeoutMs: this.#stopTimeoutMs,
+      event: () => {},
+    });
     try {
-      return await start(await logDB.open(clusterID, nodeID));
+      await started;
     } catch (error) {
-      if (!(error instanceof ErrDiverged)) throw error;
-      return await start(new ReadOnlyLog(undefined));
+      await stop();
+      throw error;
     }
+    return { replica, stop };
   }
 
   /**

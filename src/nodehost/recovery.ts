@@ -1,97 +1,42 @@
 /**
  * Recovery of a replica's state: at the start, when the log was compacted past
  * the state, when the state has diverged, and to leave out an entry that is skipped.
- * This module chooses the snapshot; `rsm/recover_snapshot.ts` reads it, and refuses
- * one that is damaged or recovers to another state hash.
+ * A machine in memory without snapshots starts with what is here;
+ * `snapshot_recovery.ts`, which recovers from snapshots, is loaded for the others.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-import { abortable, pacedSource, sleep } from "../async.ts";
+import { abortable, sleep } from "../async.ts";
 import { STORE_FULL_RETRY_MS } from "../limits.ts";
-import { ErrClusterAlreadyExist, ErrCompacted } from "../log/errors.ts";
+import { ErrCompacted } from "../log/errors.ts";
 import type { Epoch } from "../log/history.ts";
 import type { LogReader, SnapshotSource } from "../log/log.ts";
-import { MachineFailure } from "../rsm/errors.ts";
-import {
-  checkState,
-  readSessions,
-  recoverSnapshot,
-} from "../rsm/recover_snapshot.ts";
 import {
   type SnapshotCandidate,
   snapshotCandidates,
 } from "../rsm/snapshot_candidates.ts";
-import { StateMachine, type StateMetadata } from "../rsm/state_machine.ts";
-import { ErrStateMismatch } from "../snapshot/errors.ts";
-import { HOST_DIRECTORY } from "../snapshot/file_store.ts";
-import type { SnapshotInfo } from "../snapshot/store.ts";
-import { ErrNotImplemented, ErrOpenStopped } from "../statemachine/errors.ts";
-import type { IRemoveData } from "../statemachine/machines.ts";
+import { StateMachine } from "../rsm/state_machine.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
-import { ErrStoreFull, ErrStoreVanished } from "../store/errors.ts";
+import { ErrStoreFull } from "../store/errors.ts";
 import type { ReplicaContext } from "./context.ts";
 import { type CurrentMachine, discard } from "./current_machine.ts";
 import type { DivergenceMonitor } from "./divergence_monitor.ts";
-import { guardLog } from "./log_failure.ts";
+import { loadOnDemand } from "./load.ts";
 import type { Proposals } from "./proposals.ts";
-import type { SessionState } from "./session.ts";
+import type { InitialState, Machine, RecoveryParts } from "./recovery_parts.ts";
+import type { SnapshotRecovery } from "./snapshot_recovery.ts";
 
-type Machine = StateMachine<SessionState>;
-
-/** A recovered state machine, and a reader of the entries after its state. */
-export interface Recovered {
-  readonly stateMachine: Machine;
-  readonly reader: LogReader;
-}
-
-/** State with which a replica starts, or with which it is rebuilt. */
-export interface InitialState extends Recovered {
-  /** For an on-disk machine, the index after which its next start needs the log. */
-  readonly retain: number | undefined;
-  /** True if the state came from the server. */
-  readonly isRemote: boolean;
-}
-
-/** Result of a recovery without a good snapshot. */
-interface NotRecovered {
-  /** Error of the first snapshot that was tried; undefined if there was none to try. */
-  readonly damage: unknown;
-}
-
-/** Returns the machine's own error, for the caller that starts the replica. */
-function causeOf(error: unknown): unknown {
-  return error instanceof MachineFailure ? error.cause : error;
-}
-
-function compacted(error: ErrCompacted, damage: unknown): ErrCompacted {
-  return damage === undefined
-    ? error
-    : new ErrCompacted(error.firstIndex, { cause: damage });
-}
-
-function vanished(
-  opened: number,
-  recorded: number,
-  reader: LogReader | ErrCompacted,
-  damage: unknown,
-): Error {
-  const error = reader instanceof ErrCompacted ? reader : new ErrCompacted(0);
-  if (recorded === 0 && opened === 0) return compacted(error, damage);
-  return new ErrStoreVanished(
-    `Machine has entries up to ${opened} of the ${recorded} recorded for it, and neither the log nor a snapshot can recover the others; import a snapshot of another replica`,
-    { cause: compacted(error, damage) },
-  );
-}
-
-/** Creates state machines and recovers their state from snapshots and the log. */
+/** Creates state machines, and recovers their state. */
 export class Recovery {
+  readonly #parts: RecoveryParts;
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
   readonly #proposals: Proposals;
   readonly #divergence: DivergenceMonitor;
+  #fromSnapshots: SnapshotRecovery | undefined;
 
   /** Creates the recovery of a replica. */
   constructor(
@@ -104,9 +49,15 @@ export class Recovery {
     this.#machine = machine;
     this.#proposals = proposals;
     this.#divergence = divergence;
+    this.#parts = {
+      context,
+      machine,
+      isTrusted: (info) => divergence.isTrusted(info),
+      newMachine: () => this.#newMachine(),
+      candidates: (stores) => this.#candidates(stores),
+      readAfter: (index, epoch) => this.#readAfter(index, epoch),
+    };
   }
-
-  // ---------------------------------------------------- before the first state
 
   /**
    * Recovers the first state of a new state machine: of one in memory from the newest
@@ -117,13 +68,47 @@ export class Recovery {
    * @throws ErrDiverged if the stored state goes beyond the log, or has another history (D13, H13)
    * @throws ErrCompacted if the log was compacted and no snapshot reaches it; its cause is the damage of those that could have (H8)
    * @throws ErrStoreVanished if an on-disk machine has lost its state (D14)
+   * @throws ErrCodeNotLoaded if what recovers it could not be loaded
    */
   async recoverInitial(hasSkipped = false): Promise<InitialState> {
-    return this.#context.type !== OnDiskStateMachine
-      ? await this.#initialAnywhere()
-      : hasSkipped
-      ? await this.#initialWithoutSkipped()
-      : await this.#initialOnDisk(this.#context.remote);
+    const { type, log, stopped } = this.#context;
+    if (type === OnDiskStateMachine) {
+      return await (await this.#loaded()).initialOnDisk(hasSkipped);
+    }
+    // Wherever the log is when it succeeds.
+    for (;;) {
+      const turn = log.turn ?? 0;
+      try {
+        return await this.#initialInMemory();
+      } catch (error) {
+        // Snapshots that are here now were not when they were listed, and a store may
+        // have been closed in between.
+        if (turn === (log.turn ?? 0) || stopped.aborted) throw error;
+      }
+    }
+  }
+
+  async #initialInMemory(): Promise<InitialState> {
+    const { localStores } = this.#context;
+    let compacted: ErrCompacted | undefined;
+    if (!(await this.#candidates(localStores)).some(isFull)) {
+      const reader = await this.#readAfter(0);
+      if (!(reader instanceof ErrCompacted)) {
+        const stateMachine = this.#newMachine();
+        return { stateMachine, reader, retain: undefined, isRemote: false };
+      }
+      compacted = reader;
+    }
+    return await (await this.#loaded()).initialInMemory(compacted);
+  }
+
+  /** Loads what recovers from snapshots. */
+  async #loaded(): Promise<SnapshotRecovery> {
+    const { SnapshotRecovery } = await abortable(
+      loadOnDemand(),
+      this.#context.stopped,
+    );
+    return this.#fromSnapshots ??= new SnapshotRecovery(this.#parts);
   }
 
   /** Creates a state machine without entries. */
@@ -174,7 +159,7 @@ export class Recovery {
   /** Reads the log after `index`; returns the error if entries there were compacted. */
   async #readAfter(
     index: number,
-    epoch: Epoch | undefined,
+    epoch?: Epoch,
   ): Promise<LogReader | ErrCompacted> {
     try {
       const { log, stopped: signal } = this.#context;
@@ -185,471 +170,24 @@ export class Recovery {
     }
   }
 
-  /** Recovers the first state of a machine in memory, wherever the log is when it succeeds. */
-  async #initialAnywhere(): Promise<InitialState> {
-    const { log, stopped } = this.#context;
-    for (;;) {
-      const turn = log.turn ?? 0;
-      try {
-        return await this.#initialInMemory();
-      } catch (error) {
-        // Snapshots that are here now were not when they were listed, and a store may
-        // have been closed in between.
-        if (turn === (log.turn ?? 0) || stopped.aborted) throw error;
-      }
-    }
-  }
-
-  async #initialInMemory(): Promise<InitialState> {
-    const { localStores, remote } = this.#context;
-    const retain = undefined;
-    const local = await this.#recoverNewest(localStores, 0);
-    if (!("damage" in local)) return { ...local, retain, isRemote: false };
-    let { damage } = local;
-    let reader = await this.#readAfter(0, undefined);
-    if (reader instanceof ErrCompacted) {
-      const found = await this.#recoverNewest(remote && [remote], 0);
-      if (!("damage" in found)) return { ...found, retain, isRemote: true };
-      damage ??= found.damage;
-      // A server reports a log as compacted also if a snapshot would only be faster,
-      // but only the first time.
-      reader = await this.#readAfter(0, undefined);
-    }
-    if (reader instanceof ErrCompacted) throw compacted(reader, damage);
-    const stateMachine = this.#newMachine();
-    return { stateMachine, reader, retain, isRemote: false };
-  }
-
-  /**
-   * Recovers a new state machine from the newest good full snapshot at or above
-   * `from` from which the log continues (H8).
-   */
-  async #recoverNewest(
-    stores: readonly SnapshotSource[] | undefined,
-    from: number,
-  ): Promise<Recovered | NotRecovered> {
-    let damage: unknown;
-    const tried = new Set<string>();
-    for (;;) {
-      const list = (await this.#candidates(stores ?? [])).filter(({ info }) =>
-        info.kind === "full" && info.index >= from && !tried.has(info.id)
-      );
-      // Listed again after a failure: other replicas may have taken new ones, and
-      // compacted the log up to them.
-      if (list.length === 0) return { damage };
-      for (const { info } of list) tried.add(info.id);
-      const found = await this.#recoverFirst(list);
-      if (!("damage" in found)) return found;
-      damage ??= found.damage;
-    }
-  }
-
-  /** Recovers a new state machine from the first good snapshot of a list from which the log continues (H8). */
-  async #recoverFirst(
-    list: readonly SnapshotCandidate[],
-  ): Promise<Recovered | NotRecovered> {
-    const { openStopped, recoverStopped, event } = this.#context;
-    let damage: unknown;
-    for (const candidate of list) {
-      recoverStopped.throwIfAborted();
-      const { index, epoch } = candidate.info;
-      // Opened before the recovery, so that the entries after it are not compacted.
-      const reader = await this.#readAfter(index, epoch);
-      if (reader instanceof ErrCompacted) continue;
-      const stateMachine = this.#newMachine();
-      try {
-        await this.#open(stateMachine);
-        await this.#recoverFrom(stateMachine, candidate);
-        return { stateMachine, reader };
-      } catch (error) {
-        reader.close();
-        await discard(stateMachine);
-        // An older snapshot would not help.
-        if (
-          error instanceof MachineFailure || error instanceof ErrStoreFull ||
-          recoverStopped.aborted || openStopped.aborted
-        ) throw causeOf(error);
-        damage = error;
-        event({ type: "snapshot failed", error });
-      }
-    }
-    return { damage };
-  }
-
-  /** Opens a machine; returns the index up to which it contains entries. */
-  async #open(stateMachine: Machine): Promise<number> {
-    const { openStopped } = this.#context;
-    const opened = await stateMachine.open(openStopped);
-    // The machine may have ignored the signal.
-    openStopped.throwIfAborted();
-    return opened;
-  }
-
-  /** Recovers a machine from a snapshot; closes it if that fails. `recovered` is called in the turn in which it changes. */
-  async #recoverFrom(
-    stateMachine: Machine,
-    { info, store }: SnapshotCandidate,
-    recovered: () => void = () => {},
-  ): Promise<void> {
-    const { clusterID, nodeID, files, env, recoverStopped, event } =
-      this.#context;
-    try {
-      await recoverSnapshot(stateMachine, {
-        info,
-        open: async () => pacedSource(await store.open(info), env),
-        files,
-        directory:
-          `${HOST_DIRECTORY}/recovery/${clusterID}-${nodeID}/${info.index}`,
-        signal: recoverStopped,
-        recovered,
-      });
-      // A later rebuild may begin with an older state, and not reach their decisions.
-      for (const skip of stateMachine.knownSkips) this.#machine.skips.add(skip);
-      event({ type: "recovered", snapshot: info });
-    } catch (error) {
-      await discard(stateMachine);
-      throw error;
-    }
-  }
-
-  async #initialOnDisk(
-    remote: SnapshotSource | undefined,
-  ): Promise<InitialState> {
-    const { nodeID, openStopped, localStores } = this.#context;
-    const stateMachine = this.#newMachine();
-    const opened = await this.#openStored(stateMachine);
-    try {
-      // The machine may have ignored the signal.
-      openStopped.throwIfAborted();
-      const list = await this.#candidates(localStores);
-      const isUnusable =
-        await this.#isImportUnsure(list, opened, stateMachine) ||
-        await this.#isOtherState(stateMachine, opened, list);
-      await this.#checkEnd(list[0]?.info);
-      const log = await this.#readAfter(opened, stateMachine.epoch);
-      const isCompacted = log instanceof ErrCompacted;
-      if (!isCompacted) {
-        // Open until here, so that the entries after it are not compacted.
-        const reader = isUnusable
-          ? undefined
-          : await this.#restoreSessions(stateMachine, opened, list);
-        log.close();
-        if (reader !== undefined) {
-          const retain = stateMachine.applied;
-          return { stateMachine, reader, retain, isRemote: false };
-        }
-      }
-      await discard(stateMachine);
-      const found = await this.#recoverNewestOnDisk(opened, remote);
-      if (!("damage" in found)) return found;
-      if (remote !== undefined && isCompacted) {
-        // A server reports a log as compacted also if a snapshot would only be
-        // faster, but only the first time.
-        const again = await this.#readAfter(opened, stateMachine.epoch);
-        if (!(again instanceof ErrCompacted)) {
-          again.close();
-          return await this.#initialOnDisk(undefined);
-        }
-      }
-      const recorded = list.find(({ info }) =>
-        info.kind === "metadata" && info.nodeID === nodeID
-      )?.info.index ?? 0;
-      throw vanished(opened, recorded, log, found.damage);
-    } catch (error) {
-      await discard(stateMachine);
-      throw causeOf(error);
-    }
-  }
-
-  /** Opens an on-disk machine on what it has stored; closes it if that fails. */
-  async #openStored(stateMachine: Machine): Promise<number> {
-    const { openStopped } = this.#context;
-    try {
-      return await stateMachine.open(openStopped);
-    } catch (error) {
-      if (!(error instanceof ErrOpenStopped && openStopped.aborted)) {
-        await discard(stateMachine);
-      }
-      throw error;
-    }
-  }
-
-  /** Fails the start if a state goes beyond the end of the log, even if a snapshot would help (D13). */
-  async #checkEnd(newest: SnapshotInfo | undefined): Promise<void> {
-    const log = await this.#readAfter(newest?.index ?? 0, newest?.epoch);
-    if (!(log instanceof ErrCompacted)) log.close();
-  }
-
-  /** Recovers an on-disk machine from the newest good full snapshot at or above `from`: from a local one, else from the server's. */
-  async #recoverNewestOnDisk(
-    from: number,
-    remote: SnapshotSource | undefined,
-  ): Promise<InitialState | NotRecovered> {
-    const local = await this.#recoverNewest(this.#context.localStores, from);
-    if (!("damage" in local)) {
-      return { ...local, retain: local.stateMachine.applied, isRemote: false };
-    }
-    const found = await this.#recoverNewest(remote && [remote], from);
-    return "damage" in found
-      ? { damage: local.damage ?? found.damage }
-      : { ...found, retain: found.stateMachine.applied, isRemote: true };
-  }
-
-  /**
-   * Recovers an on-disk machine whose stored state contains a skipped entry: from a
-   * snapshot without the entry, else, if the machine can remove its data, from the
-   * beginning of the log.
-   */
-  async #initialWithoutSkipped(): Promise<InitialState> {
-    try {
-      const found = await this.#recoverNewestOnDisk(0, this.#context.remote);
-      if (!("damage" in found)) return found;
-      const reader = await this.#readAfter(0, undefined);
-      if (reader instanceof ErrCompacted) {
-        throw compacted(reader, found.damage);
-      }
-      try {
-        const stateMachine = await this.#emptied();
-        return { stateMachine, reader, retain: 0, isRemote: false };
-      } catch (error) {
-        reader.close();
-        throw error;
-      }
-    } catch (error) {
-      throw causeOf(error);
-    }
-  }
-
-  /** Removes the data of an on-disk machine and opens it without entries. */
-  async #emptied(): Promise<Machine> {
-    const { factory, clusterID, nodeID } = this.#context;
-    const machine = factory.create(clusterID, nodeID) as Partial<IRemoveData>;
-    if (typeof machine.removeData !== "function") {
-      throw new ErrNotImplemented(
-        `Machine of cluster ${clusterID} has no removeData(), which is required to recover it without a skipped entry`,
-      );
-    }
-    await machine.removeData();
-    const stateMachine = this.#newMachine();
-    const opened = await this.#openStored(stateMachine);
-    if (opened === 0) return stateMachine;
-    await discard(stateMachine);
-    throw new ErrStoreVanished(
-      `Machine still holds entries up to ${opened} after its removeData()`,
-    );
-  }
-
-  /**
-   * Checks that a cluster with an imported snapshot has no other state here (H9).
-   *
-   * @returns true if the snapshot must be recovered again: before the first append, a machine that stores no epoch cannot tell whether its state is the imported one
-   */
-  async #isImportUnsure(
-    list: readonly SnapshotCandidate[],
-    opened: number,
-    { epoch }: Machine,
-  ): Promise<boolean> {
-    const imported = list.find(({ info }) => info.imported)?.info;
-    if (
-      imported === undefined || opened === 0 ||
-      !await this.#context.log.isEmpty()
-    ) return false;
-    if (opened === imported.index) return epoch === undefined;
-    throw new ErrClusterAlreadyExist(
-      `Machine holds entries up to ${opened} where a snapshot was imported`,
-    );
-  }
-
-  /**
-   * True if the machine opened at the index of a full snapshot with another state
-   * hash: it has synced a recovery whose hash was never compared (H16).
-   */
-  async #isOtherState(
-    { machine }: Machine,
-    opened: number,
-    list: readonly SnapshotCandidate[],
-  ): Promise<boolean> {
-    if (opened === 0 || !machine.hasHash) return false;
-    for (const { info, store } of list) {
-      if (info.kind !== "full" || info.index !== opened) continue;
-      try {
-        const { header } = await readSessions(await store.open(info));
-        await checkState(machine, header, false);
-      } catch (error) {
-        if (!(error instanceof MachineFailure)) {
-          // Unreadable: another snapshot at this index may be readable.
-          this.#context.event({ type: "snapshot failed", error });
-        } else if (error.cause instanceof ErrStateMismatch) return true;
-        else throw error;
-      }
-    }
-    return false;
-  }
-
-  /**
-   * Restores the sessions of an on-disk machine: from its host rows, or from the newest
-   * snapshot at or before the index it opened at. The log brings them up to that
-   * index (H6).
-   *
-   * @returns reader of the entries after the restored sessions; undefined if they cannot be restored
-   */
-  async #restoreSessions(
-    stateMachine: Machine,
-    opened: number,
-    list: readonly SnapshotCandidate[],
-  ): Promise<LogReader | undefined> {
-    if (stateMachine.applied === opened) {
-      const reader = await this.#readAfter(opened, stateMachine.epoch);
-      return reader instanceof ErrCompacted ? undefined : reader;
-    }
-    for (const { info, store } of list) {
-      if (info.index > opened) continue;
-      const reader = await this.#readAfter(info.index, info.epoch);
-      if (reader instanceof ErrCompacted) break;
-      try {
-        stateMachine.loadSessions(await readSessions(await store.open(info)));
-        return reader;
-      } catch (error) {
-        reader.close();
-        this.#context.event({ type: "snapshot failed", error });
-      }
-    }
-    const reader = await this.#readAfter(0, undefined);
-    return reader instanceof ErrCompacted ? undefined : reader;
-  }
-
-  // ----------------------------------------------------- after the first state
-
   /**
    * Recovers from the newest snapshot that is ahead of the present state, or, if the
    * state has diverged, from the newest one that agrees with the trusted replica.
    *
-   * @returns the origin of the snapshot; undefined if no snapshot helps
+   * @returns the origin of the snapshot; undefined if no snapshot helps, or what recovers it could not be loaded
    * @throws ErrOtherHistory if the server has another history: the user has to decide
    */
   async recover(): Promise<"here" | "server" | undefined> {
-    const { log, event, allStores, remote, stopped, type } = this.#context;
-    await guardLog(() =>
-      log.verify?.(this.#machine.history, { signal: stopped })
-    );
-    let list: SnapshotCandidate[];
+    let recovery: SnapshotRecovery;
     try {
-      list = await this.#candidates(allStores);
+      recovery = await this.#loaded();
     } catch (error) {
-      // The store may work again later (R8).
-      event({ type: "snapshot failed", error });
+      if (this.#context.stopped.aborted) throw error;
+      // There may be a network later.
+      this.#context.event({ type: "snapshot failed", error });
       return undefined;
     }
-    for (const candidate of list.filter(({ info }) => this.#helps(info))) {
-      const { info, store } = candidate;
-      const retention = log.retain(info.index);
-      try {
-        (await log.read(info.index, { epoch: info.epoch, signal: stopped }))
-          .close();
-        await (type === OnDiskStateMachine
-          ? this.#recoverInPlace(candidate)
-          : this.#recoverBeside(candidate));
-      } catch (error) {
-        if (error instanceof MachineFailure || stopped.aborted) throw error;
-        if (error instanceof ErrStoreFull) {
-          // Retried later (U8): an older one would find no room either.
-          event({ type: "store full", error });
-          return undefined;
-        }
-        event({ type: "snapshot failed", error });
-        continue;
-      } finally {
-        retention.release();
-      }
-      return store === remote ? "server" : "here";
-    }
-    return undefined;
-  }
-
-  #helps(info: SnapshotInfo): boolean {
-    if (info.kind !== "full") return false;
-    if (this.#context.diverged !== undefined) {
-      return this.#divergence.isTrusted(info);
-    }
-    const { applied, closed } = this.#machine.newest;
-    // A closed machine may have lost the state that it did not sync.
-    return info.index > applied || info.index === applied && closed;
-  }
-
-  /**
-   * Recovers into a new state machine. The present one keeps answering until the new
-   * one has its state, and stays if the recovery fails: a transfer takes time, and may
-   * be interrupted (R9, U38).
-   */
-  async #recoverBeside(candidate: SnapshotCandidate): Promise<void> {
-    const stateMachine = this.#newMachine();
-    await this.#recoverFrom(stateMachine, candidate);
-    this.#machine.install(stateMachine);
-  }
-
-  /** Recovers an on-disk machine, of which there is one instance only. */
-  async #recoverInPlace(candidate: SnapshotCandidate): Promise<void> {
-    // The session table of the last state that answered, even if its machine is closed.
-    // The table of a batch that has failed is ahead of the state.
-    const { current } = this.#machine;
-    const { applied } = current;
-    const before = current.isMidBatch ? undefined : current.capture();
-    await this.#machine.recoverInPlace(async () => {
-      let stateMachine = this.#machine.newest;
-      if (stateMachine.closed) stateMachine = await this.#reopened();
-      // If the recovery fails, the present state must answer again (U30).
-      else await stateMachine.sync();
-      try {
-        // In the same turn: no other reader may see sessions without the commands whose
-        // outcome is not reported yet.
-        await this.#recoverFrom(
-          stateMachine,
-          candidate,
-          () => this.#machine.install(stateMachine),
-        );
-      } catch (error) {
-        const isFinal = error instanceof MachineFailure ||
-          this.#context.stopped.aborted;
-        if (!isFinal) await this.#restore(applied, before);
-        throw error;
-      }
-    });
-  }
-
-  /**
-   * Reopens the state from before a failed recovery, which is still on disk (D11), so
-   * that it answers until a recovery succeeds. A machine that has lost a part of it
-   * does not answer.
-   */
-  async #restore(
-    applied: number,
-    before: StateMetadata | undefined,
-  ): Promise<void> {
-    try {
-      const stateMachine = await this.#reopened();
-      if (
-        before !== undefined && stateMachine.applied < applied &&
-        stateMachine.opened >= applied
-      ) stateMachine.loadSessions(before);
-      if (stateMachine.applied < applied) return await discard(stateMachine);
-      // The recovery may have reached the disk before it failed.
-      if (stateMachine.applied > applied) this.#machine.swap(stateMachine);
-      else this.#machine.reopen(stateMachine);
-    } catch (error) {
-      this.#context.event({ type: "snapshot failed", error });
-    }
-  }
-
-  /** Opens a new instance of an on-disk machine on the data of the closed one (R9). */
-  async #reopened(): Promise<Machine> {
-    const stateMachine = this.#newMachine();
-    try {
-      await this.#open(stateMachine);
-    } catch (error) {
-      await discard(stateMachine);
-      throw error;
-    }
-    return stateMachine;
+    return await recovery.recover();
   }
 
   /**
@@ -674,4 +212,9 @@ export class Recovery {
     this.#machine.setSuccessor(state.stateMachine, isBeyond);
     return state;
   }
+}
+
+/** True for a snapshot with a state. */
+function isFull({ info }: SnapshotCandidate): boolean {
+  return info.kind === "full";
 }

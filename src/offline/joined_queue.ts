@@ -20,7 +20,7 @@ import {
 } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
-import { ErrStoreCorrupted, ErrStoreFull } from "../store/errors.ts";
+import { ErrStoreCorrupted } from "../store/errors.ts";
 import { GroupCommit } from "../store/group_commit.ts";
 import { rangeOf } from "../store/names.ts";
 import type { BlockStore } from "../store/store.ts";
@@ -125,30 +125,6 @@ export class JoinedQueue implements JoinedOutboxQueue {
         ) throw error;
         await options.env.turn();
       }
-    }
-  }
-
-  /**
-   * Begins the queue of a cluster, if it is not stored yet: all processes then go on
-   * with one client id, by which a copy of the outbox is detected (H14).
-   */
-  static async begin(clusterID: bigint, options: JoiningParts): Promise<void> {
-    const { store, env, durability } = options;
-    const { head: key, range } = new BlockNames(clusterID);
-    try {
-      await store.update!(
-        { keys: [], range, limit: 1 },
-        // Beside other blocks, a missing head is damage.
-        ({ inRange }) =>
-          inRange.length === 0
-            ? { put: [{ key, bytes: encodeHead(clusterID, newHead(env)) }] }
-            : undefined,
-        durability,
-        true,
-      );
-    } catch (error) {
-      // The first command is not added, either.
-      if (!(error instanceof ErrStoreFull)) throw error;
     }
   }
 

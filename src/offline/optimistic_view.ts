@@ -7,13 +7,7 @@
  * @module
  */
 
-import {
-  abortable,
-  chain,
-  isPromise,
-  pacedSink,
-  pacedSource,
-} from "../async.ts";
+import { abortable, chain, isPromise } from "../async.ts";
 import {
   APPLY_SLICE_MS,
   UPDATE_BYTES_MAX,
@@ -27,11 +21,8 @@ import type { View } from "../nodehost/outbox.ts";
 import { CallGuard, Op } from "../rsm/call_guard.ts";
 import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import type { ManagedFork } from "../rsm/managed_machine.ts";
-import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
 import { noopListener, StateMachine } from "../rsm/state_machine.ts";
 import { HOST_DIRECTORY } from "../snapshot/file_store.ts";
-import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
-import type { SnapshotSink } from "../snapshot/store.ts";
 import { ErrNewerCode, ErrNotImplemented } from "../statemachine/errors.ts";
 import {
   type Entry,
@@ -474,16 +465,20 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
   /** Copies a machine without `fork()` through a snapshot. */
   async #copyBySnapshot(source: StateMachine<L>): Promise<Copy<L>> {
     const { clusterID, nodeID, factory, files, env, stopped } = this.#context;
-    const store = new MemorySnapshotStore();
-    let sink!: SnapshotSink;
     let list!: PendingCommandList<C>;
     let generation = 0;
     let lookups = 0;
+    const made: StateMachine<never>[] = [];
     try {
-      const { saveSnapshot } = await loadOnDemand();
-      const totals = await saveSnapshot(source, {
-        header: { clusterID, nodeID, kind: "full", compression: "none" },
-        create: (header) => {
+      const { copyMachine } = await loadOnDemand();
+      const index = await copyMachine(source, {
+        clusterID,
+        nodeID,
+        files,
+        directory: `${HOST_DIRECTORY}/views/${clusterID}-${nodeID}`,
+        env,
+        signal: stopped,
+        taken: () => {
           if (this.#machine.recovering !== undefined) {
             throw new ErrSystemBusy(
               "Replica is recovering: call lookup() again later",
@@ -493,44 +488,30 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
           list = this.#pending.list(0);
           generation = this.#pending.generation;
           lookups = this.#lookups;
-          sink = store.create(header);
-          return pacedSink(sink.writable, env);
         },
-        files,
-        signal: stopped,
+        target: () => {
+          const other = new StateMachine(
+            factory,
+            clusterID,
+            nodeID,
+            noopListener<never>(),
+            { hashEntries: 0 },
+          );
+          made.push(other);
+          return other;
+        },
       });
-      const info = await sink.commit(totals);
-      const other = new StateMachine(
-        factory,
-        clusterID,
-        nodeID,
-        noopListener<never>(),
-        { hashEntries: 0 },
-      );
-      const copy = new Copy(
-        other.machine,
-        source,
-        info.index,
-        generation,
-        lookups,
-      );
-      try {
-        await recoverSnapshot(other, {
-          info,
-          open: () => pacedSource(store.open(info), env),
-          files,
-          directory: `${HOST_DIRECTORY}/views/${clusterID}-${nodeID}`,
-          signal: stopped,
-        });
-        stopped.throwIfAborted();
-      } catch (error) {
-        copy.close();
-        // The copy failed, and not the machine that is replicated.
-        throw error instanceof MachineFailure ? error.cause : error;
-      }
+      stopped.throwIfAborted();
+      const { machine } = made.pop()!;
+      const copy = new Copy(machine, source, index, generation, lookups);
       this.#copy = copy;
       return await this.#run(copy, list);
     } catch (error) {
+      for (const other of made) {
+        (async () => await other.close())().catch(() => {
+          // It is not used.
+        });
+      }
       if (!(error instanceof MachineFailure)) throw error;
       this.#context.fail(error.cause);
       throw error.cause;

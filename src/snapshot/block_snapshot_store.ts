@@ -19,21 +19,16 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
-import { ByteWriter, crc32, encodeText, grown } from "../bytes.ts";
+import { ByteWriter, crc32, encodeText } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
-import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrClosed } from "../statemachine/errors.ts";
-import { ErrStoreCorrupted } from "../store/errors.ts";
+import { loadOnce } from "../statemachine/load.ts";
 import { SerialQueue } from "../store/group_commit.ts";
 import type { StoreLease } from "../store/lease.ts";
 import { rangeOf } from "../store/names.ts";
 import type { BlockStore } from "../store/store.ts";
-import {
-  ErrSnapshotCorrupted,
-  ErrSnapshotNotFound,
-  incompleteError,
-} from "./errors.ts";
+import { ErrSnapshotNotFound, incompleteError } from "./errors.ts";
 import { nameOf, parseName } from "./snapshot_name.ts";
 import {
   clustersOf,
@@ -67,28 +62,21 @@ function infoOf(key: string): SnapshotInfo | undefined {
   return made && { ...made.info, id };
 }
 
-function chunkKey(id: string, chunk: number): string {
-  return `${DATA}${id}/${`${chunk}`.padStart(8, "0")}`;
+/** Beginning of the names of the data blocks of a snapshot. */
+function blocksOf(id: string): string {
+  return `${DATA}${id}/`;
 }
 
-/** Range of names of the data blocks of a snapshot. */
-function chunksOf(id: string): [from: string, to: string] {
-  return rangeOf(`${DATA}${id}/`);
+/** Range of those names. */
+function rangeOfBlocks(id: string): [from: string, to: string] {
+  return rangeOf(blocksOf(id));
 }
 
-/** Error of a snapshot for the damage of one of its blocks. */
-function corrupted(
-  offset: number,
-  cause: ErrStoreCorrupted,
-): ErrSnapshotCorrupted {
-  return new ErrSnapshotCorrupted(
-    `Stored block ${cause.part} is unusable`,
-    offset,
-    {
-      cause,
-    },
-  );
-}
+/** Loads what writes and reads data blocks: a device without a snapshot does not need it. */
+const loadBlocks = /* @__PURE__ */ loadOnce(
+  "writes and reads snapshots",
+  () => import("./snapshot_blocks.ts"),
+);
 
 /** Content of an info block: checksum of its name. */
 function seal(key: string): Uint8Array {
@@ -177,30 +165,15 @@ export class BlockSnapshotStore implements SnapshotStore {
     return snapshots;
   }
 
-  /** Checks the info block of a snapshot that is about to be read. */
-  async #checkInfo(info: SnapshotInfo): Promise<void> {
-    const key = infoKey(info);
-    try {
-      const [bytes] = await this.#store.get([key]);
-      if (bytes?.join() === seal(key).join()) return;
-    } catch (error) {
-      if (error instanceof ErrStoreCorrupted) throw corrupted(0, error);
-      throw error;
-    }
-    if (!await this.#has(info.id)) throw new ErrSnapshotNotFound(info.id);
-    throw corrupted(
-      0,
-      new ErrStoreCorrupted(key, "Info block of a snapshot is damaged"),
-    );
-  }
-
   /** Deletes data blocks that belong to no snapshot. */
   async #sweep(snapshots: ReadonlyMap<string, unknown>): Promise<void> {
     const found = await this.#store.keys(...rangeOf(DATA));
     const ids = new Set(
       found.map((key) => key.slice(DATA.length).split("/", 1)[0] as string),
     );
-    const leftovers = [...ids].filter((id) => !snapshots.has(id)).map(chunksOf);
+    const leftovers = [...ids].filter((id) => !snapshots.has(id)).map(
+      rangeOfBlocks,
+    );
     if (leftovers.length > 0) {
       await this.#store.write({ deleteRanges: leftovers }, "relaxed");
     }
@@ -216,13 +189,14 @@ export class BlockSnapshotStore implements SnapshotStore {
     const id = `${`${++this.#made}`.padStart(16, "0")}-${
       this.#env.random64().toString(16)
     }`;
-    const chunks = new ChunkWriter(this.#store, id);
+    const { BlockWriter } = await loadBlocks();
+    const blocks = new BlockWriter(this.#store, blocksOf(id));
     let info: SnapshotInfo | undefined;
     return {
-      writable: chunks.writable,
+      writable: blocks.writable,
       commit: async (totals: SnapshotTotals): Promise<SnapshotInfo> => {
         if (info) return info;
-        const { size } = chunks;
+        const { size } = blocks;
         if (size === undefined) {
           this.#check();
           throw incompleteError();
@@ -240,10 +214,13 @@ export class BlockSnapshotStore implements SnapshotStore {
       },
       abort: async (reason?: unknown): Promise<void> => {
         if (info) return;
-        chunks.fail(reason);
+        blocks.fail(reason);
         // A commit whose outcome was unknown may have succeeded.
         if (this.#closing || await this.#has(id)) return;
-        await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
+        await this.#store.write(
+          { deleteRanges: [rangeOfBlocks(id)] },
+          "relaxed",
+        );
       },
     };
   }
@@ -274,7 +251,7 @@ export class BlockSnapshotStore implements SnapshotStore {
       await this.#store.write({
         put: key ? [{ key, bytes: seal(key) }] : [],
         delete: replaced.map(infoKey),
-        deleteRanges: idle.map(chunksOf),
+        deleteRanges: idle.map(rangeOfBlocks),
       }, "strict");
     } catch (error) {
       this.#snapshots = undefined;
@@ -294,7 +271,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   async #clear(id: string): Promise<void> {
     if (!this.#condemned.delete(id) || this.#closing) return;
     try {
-      await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
+      await this.#store.write({ deleteRanges: [rangeOfBlocks(id)] }, "relaxed");
     } catch {
       // The blocks are deleted when the store is next opened.
     }
@@ -338,46 +315,19 @@ export class BlockSnapshotStore implements SnapshotStore {
     if (!info) throw new ErrSnapshotNotFound(id);
     this.#readers.set(id, (this.#readers.get(id) ?? 0) + 1);
     const end = (): Promise<void> => this.#release(id);
+    const key = infoKey(info);
     try {
-      await this.#checkInfo(info);
+      const { checkInfo, readBlocks } = await loadBlocks();
+      await checkInfo(this.#store, info, {
+        key,
+        seal: seal(key),
+        exists: () => this.#has(id),
+      });
+      return readBlocks(this.#store, blocksOf(id), { size: info.size, end });
     } catch (error) {
       await end();
       throw error;
     }
-    let at = 0;
-    return new ReadableStream<Uint8Array>({
-      pull: async (controller): Promise<void> => {
-        try {
-          if (at < info.size) {
-            const bytes = await this.#chunk(info, at);
-            controller.enqueue(bytes);
-            at += bytes.length;
-          }
-        } catch (error) {
-          controller.error(error);
-          return await end();
-        }
-        if (at < info.size) return;
-        controller.close();
-        await end();
-      },
-      cancel: end,
-    }, { highWaterMark: 0 });
-  }
-
-  async #chunk({ id, size }: SnapshotInfo, at: number): Promise<Uint8Array> {
-    const key = chunkKey(id, at / SNAPSHOT_CHUNK_BYTES);
-    let bytes: Uint8Array | undefined;
-    try {
-      [bytes] = await this.#store.get([key]);
-    } catch (error) {
-      throw error instanceof ErrStoreCorrupted ? corrupted(at, error) : error;
-    }
-    if (bytes?.length === Math.min(SNAPSHOT_CHUNK_BYTES, size - at)) {
-      return bytes;
-    }
-    const what = `Block of a snapshot is ${bytes ? "truncated" : "missing"}`;
-    throw corrupted(at, new ErrStoreCorrupted(key, what));
   }
 
   /** Notes that a stream has ended; after the last one, deletes the blocks if the snapshot was removed. */
@@ -411,72 +361,5 @@ export class BlockSnapshotStore implements SnapshotStore {
   /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-}
-
-/** Size with which the buffer of a data block begins. */
-const CHUNK_BYTES_FIRST = 4 * 1024;
-
-/** Stream that writes bytes as data blocks. */
-class ChunkWriter {
-  readonly writable: WritableStream<Uint8Array>;
-  /** Size of the container in bytes, once it is written to its end. */
-  size: number | undefined;
-  readonly #store: BlockStore;
-  readonly #id: string;
-  /** Current data block; grows up to `SNAPSHOT_CHUNK_BYTES`. */
-  #chunk = new Uint8Array(CHUNK_BYTES_FIRST);
-  #filled = 0;
-  #chunks = 0;
-  #controller: WritableStreamDefaultController | undefined;
-  #failed = false;
-
-  constructor(store: BlockStore, id: string) {
-    this.#store = store;
-    this.#id = id;
-    this.writable = new WritableStream<Uint8Array>({
-      start: (controller): void => void (this.#controller = controller),
-      write: (bytes) => this.#write(bytes),
-      close: async (): Promise<void> => {
-        const size = this.#chunks * SNAPSHOT_CHUNK_BYTES + this.#filled;
-        if (this.#filled > 0) await this.#flush();
-        if (!this.#failed) this.size = size;
-      },
-    });
-  }
-
-  async #write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length;) {
-      const count = Math.min(
-        bytes.length - at,
-        SNAPSHOT_CHUNK_BYTES - this.#filled,
-      );
-      this.#chunk = grown(
-        this.#chunk,
-        this.#filled,
-        count,
-        SNAPSHOT_CHUNK_BYTES,
-      );
-      this.#chunk.set(bytes.subarray(at, at + count), this.#filled);
-      at += count;
-      this.#filled += count;
-      if (this.#filled === SNAPSHOT_CHUNK_BYTES) await this.#flush();
-    }
-  }
-
-  /** Writes one block and waits for it, so that the writer feels the backpressure of the store. */
-  async #flush(): Promise<void> {
-    if (this.#failed) return;
-    const key = chunkKey(this.#id, this.#chunks++);
-    const bytes = this.#chunk.subarray(0, this.#filled);
-    this.#filled = 0;
-    await this.#store.write({ put: [{ key, bytes }] }, "relaxed");
-  }
-
-  /** Fails the stream, even while it is locked, and stops writing. */
-  fail(reason: unknown): void {
-    this.#failed = true;
-    this.size = undefined;
-    this.#controller?.error(reason);
   }
 }

@@ -116,6 +116,23 @@ export class ErrNotImplemented extends SampanError {
 }
 
 /**
+ * Thrown where code that is loaded when it is first needed could not be loaded, by a
+ * page without a network that has not cached all files of its build. Nothing is lost:
+ * the next call tries again.
+ */
+export class ErrCodeNotLoaded extends SampanError {
+  /** Name that `instanceof` compares. */
+  static override readonly errorName = "ErrCodeNotLoaded";
+  /** Creates an error for code that does `what`; `cause` is why it was not loaded. */
+  constructor(what: string, options?: ErrorOptions) {
+    super(
+      `Code that ${what} is not on this device, and could not be loaded: have the service worker cache all files of the build, and try again with a network, or reload the page`,
+      options,
+    );
+  }
+}
+
+/**
  * Thrown by a machine at a command, a change or a state that only newer code of the
  * application knows: load the newer code. Nothing is lost: a replica that meets it
  * stops answering and keeps its queue, and a server does not order such a command.

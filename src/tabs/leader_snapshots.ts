@@ -8,8 +8,8 @@
 
 import type { SnapshotSource } from "../log/log.ts";
 import { loadOnDemand } from "../nodehost/load.ts";
-import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
-import type { SnapshotInfo } from "../snapshot/store.ts";
+import { ErrSnapshotNotFound } from "../snapshot/errors.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { LeadsHere, type TabCalls } from "./tab_calls.ts";
 
 /** Snapshots that the leader exports for this tab. */
@@ -17,7 +17,7 @@ export class LeaderSnapshots implements SnapshotSource {
   readonly #clusterID: bigint;
   readonly #calls: TabCalls;
   /** Store of the snapshot that was listed last: one store, so that each has another id. */
-  readonly #store = new MemorySnapshotStore();
+  #store: SnapshotStore | undefined;
 
   /** Creates the source of one cluster. */
   constructor(clusterID: bigint, calls: TabCalls) {
@@ -38,10 +38,9 @@ export class LeaderSnapshots implements SnapshotSource {
       if (error instanceof LeadsHere) return [];
       throw error;
     }
-    const { copySnapshot } = await loadOnDemand();
-    for (const old of await this.#store.list(clusterID)) {
-      await this.#store.remove(old);
-    }
+    const { copySnapshot, MemorySnapshotStore } = await loadOnDemand();
+    const store = this.#store ??= new MemorySnapshotStore();
+    for (const old of await store.list(clusterID)) await store.remove(old);
     const source = new ReadableStream<Uint8Array>({
       pull(controller): void {
         const next = parts.shift();
@@ -49,11 +48,12 @@ export class LeaderSnapshots implements SnapshotSource {
         else controller.enqueue(next);
       },
     });
-    return [await copySnapshot(source, this.#store, () => {})];
+    return [await copySnapshot(source, store, () => {})];
   }
 
   /** Opens the snapshot that was listed last. */
   async open(info: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
+    if (this.#store === undefined) throw new ErrSnapshotNotFound(info.id);
     return await this.#store.open(info);
   }
 }

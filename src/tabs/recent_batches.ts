@@ -6,6 +6,7 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
 import { TAB_RECENT_BYTES } from "../limits.ts";
 import { epochsIn } from "../log/epochs.ts";
 import type { Epoch } from "../log/history.ts";
@@ -83,4 +84,10 @@ export class RecentBatches {
     return known === undefined ||
       known.index === epoch.index && known.id === epoch.id;
   }
+}
+
+/** Batch whose bytes fill their buffer: a view would send the whole buffer. */
+export function compactBatch(batch: LogBatch): LogBatch {
+  const { bytes, ends } = batch.records;
+  return { ...batch, records: { bytes: copyOf(bytes), ends } };
 }

@@ -18,24 +18,21 @@ import {
 } from "../limits.ts";
 import { ErrClusterClosed, ErrUnknownOutcome } from "../log/errors.ts";
 import type { Log, LogDB } from "../log/log.ts";
-import { MemoryLogDB } from "../log/memory_log.ts";
 import type { HostStores, HostTabs, SharingHost } from "../nodehost/tabs.ts";
 import { newNodeID } from "../nodehost/node_id.ts";
-import type { CompactionOptions, Replica } from "../nodehost/replica.ts";
+import type { Replica } from "../nodehost/replica.ts";
+import { defaultLogDB, defaultSnapshots } from "../nodehost/default_stores.ts";
 import { MemoryOutbox } from "../offline/memory_outbox.ts";
 import type { SharedOutboxStore } from "../offline/outbox_store.ts";
-import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
-import { ErrNotImplemented } from "../statemachine/errors.ts";
+import { loadOnce } from "../statemachine/load.ts";
 import { isLeasable } from "../store/lease.ts";
 import { ErrStoreLocked, ErrStoreVersion } from "../store/errors.ts";
 import type {
   CallMessage,
-  Calls,
   ClusterMessage,
   Envelope,
   OutboxMessage,
-  StoreRequest,
   TabMessage,
 } from "./messages.ts";
 import { formOf, type SentError } from "../worker/sent_error.ts";
@@ -56,6 +53,12 @@ export interface TabStatus {
   /** Epoch of the leader: it increases with each change of the leader. */
   readonly epoch: number;
 }
+
+/** Loads what answers calls of other tabs. */
+const loadServe = /* @__PURE__ */ loadOnce(
+  "answers other tabs",
+  () => import("./serve_calls.ts"),
+);
 
 /** Options of a {@linkcode SharedTabs}. */
 export interface SharedTabsOptions {
@@ -202,8 +205,8 @@ export class SharedTabs implements HostTabs {
   get #inMemory(): InMemory {
     const { env } = this.#platform;
     return this.#memory ??= {
-      logDB: new MemoryLogDB({ env }),
-      snapshots: new MemorySnapshotStore(),
+      logDB: defaultLogDB(env),
+      snapshots: defaultSnapshots(),
       outbox: new MemoryOutbox({ env }),
     };
   }
@@ -531,13 +534,13 @@ export class SharedTabs implements HostTabs {
     let log: TabLog | undefined;
     try {
       log = await this.#startedLog(clusterID);
-      const answer = await this.#answer(
-        log,
-        clusterID,
-        method,
-        args,
-        (bytes) => reply({ kind: "part", id, bytes }),
-      );
+      const { answerCall } = await loadServe();
+      const answer = await answerCall(method, args, {
+        log: log.served,
+        replica: () => this.#replica(clusterID),
+        outbox: this.#clusters.get(clusterID)?.outbox,
+        part: (bytes) => reply({ kind: "part", id, bytes }),
+      });
       reply({ kind: "answer", id, answer });
     } catch (error) {
       if (log === undefined || log === this.#cluster(clusterID).log) {
@@ -611,47 +614,4 @@ export class SharedTabs implements HostTabs {
     const { env } = this.#platform;
     return new Promise((resolve) => void env.setTimer(resolve, ms));
   }
-
-  async #answer(
-    log: TabLog,
-    clusterID: bigint,
-    method: keyof Calls,
-    args: unknown,
-    part: (bytes: Uint8Array) => void,
-  ): Promise<unknown> {
-    switch (method) {
-      case "read":
-        return await log.serveRead(args as Calls["read"]["args"]);
-      case "append":
-        return await log.serveAppend(args as Calls["append"]["args"]);
-      case "readIndex":
-        return await log.serveReadIndex();
-      case "snapshot": {
-        const replica = await this.#replica(clusterID);
-        return await log.serveSnapshot(replica.exportSnapshot(), part);
-      }
-      case "requestSnapshot": {
-        const replica = await this.#replica(clusterID);
-        return await replica.requestSnapshot(options(args));
-      }
-      case "requestCompaction": {
-        const replica = await this.#replica(clusterID);
-        return await replica.requestCompaction(options(args));
-      }
-      case "adopt":
-        return this.#clusters.get(clusterID)?.outbox?.adopt();
-      case "dismiss": {
-        const { number } = args as Calls["dismiss"]["args"];
-        return await this.#clusters.get(clusterID)?.outbox?.dismiss(number);
-      }
-      default:
-        throw new ErrNotImplemented(`Leading tab does not know ${method}`);
-    }
-  }
-}
-
-/** Options of a request of a follower. */
-function options(args: unknown): CompactionOptions {
-  const { compactionOverhead } = args as StoreRequest;
-  return compactionOverhead === undefined ? {} : { compactionOverhead };
 }

@@ -13,8 +13,6 @@
 import { chain, isPromise, withResolvers } from "../async.ts";
 import type { Replica } from "../nodehost/replica.ts";
 import { copyOf } from "../bytes.ts";
-import { readAgain } from "../log/read_again.ts";
-import { TAB_PART_BYTES, TAB_RECENT_BYTES } from "../limits.ts";
 import {
   ErrClusterClosed,
   ErrCompacted,
@@ -45,7 +43,8 @@ import { ErrStoreCorrupted, ErrStoreLocked } from "../store/errors.ts";
 import { formOf, type SentError } from "../worker/sent_error.ts";
 import { LeaderSnapshots } from "./leader_snapshots.ts";
 import type { Calls, ClusterMessage, LogMessage } from "./messages.ts";
-import { RecentBatches } from "./recent_batches.ts";
+import { compactBatch, RecentBatches } from "./recent_batches.ts";
+import type { ServedLog } from "./serve_calls.ts";
 import { LeadsHere, type TabCalls } from "./tab_calls.ts";
 import { TabReader } from "./tab_reader.ts";
 
@@ -370,91 +369,26 @@ export class TabLog implements Log {
 
   // -------------------------------------------------------- calls of followers
 
-  /** Answers a follower that reads; waits until this tab has read its log. */
-  async serveRead(
-    { after, epoch, isStored }: Calls["read"]["args"],
-  ): Promise<Calls["read"]["answer"]> {
-    await this.#whenOpen.promise;
-    const { last } = this.#recent;
-    const principal = this.#principal;
-    const isSame = this.#recent.agrees(after, epoch);
-    const batches = this.#recent.after(after) ??
-      (isStored && isSame && after < last
-        ? await this.#stored(after, epoch, last)
-        : undefined);
-    const result = !isSame
-      ? "diverged"
-      : batches === undefined
-      ? "compacted"
-      : "read";
+  /** This log, as calls of followers use it. */
+  get served(): ServedLog {
     return {
-      result,
-      batches: result === "read" ? batches!.map(compact) : [],
-      last,
-      log: this.info(),
-      principal,
-      blocked: this.#sentCause,
+      recent: this.#recent,
+      opened: async () => {
+        await this.#whenOpen.promise;
+        return this.#opened;
+      },
+      own: () => this.#opened,
+      info: () => this.info(),
+      principal: () => this.#principal,
+      blocked: () => this.#sentCause,
+      verify: () => this.#verify(),
     };
-  }
-
-  /** Reads a part of the log of this tab; undefined if it was compacted there. */
-  async #stored(
-    after: number,
-    epoch: Epoch | undefined,
-    last: number,
-  ): Promise<LogBatch[] | undefined> {
-    let reader: LogReader | undefined;
-    try {
-      reader = await readAgain(this.#opened, after, { epoch });
-      const batches: LogBatch[] = [];
-      let bytes = 0;
-      while (bytes < TAB_RECENT_BYTES && after < last) {
-        const batch = await reader.next();
-        batches.push(batch);
-        bytes += batch.records.bytes.length;
-        after = lastOf(batch);
-      }
-      return batches;
-    } catch (error) {
-      if (error instanceof ErrCompacted) return undefined;
-      throw error;
-    } finally {
-      reader?.close();
-    }
-  }
-
-  /** Appends records of a follower. */
-  async serveAppend({ bytes, ends }: Records): Promise<number> {
-    await this.#whenOpen.promise;
-    return await this.#opened.append({ bytes, ends });
-  }
-
-  /** Returns the read index to a follower. */
-  async serveReadIndex(): Promise<number> {
-    await this.#whenOpen.promise;
-    await this.#verify();
-    return await this.#opened.readIndex();
   }
 
   /** Resolves if this tab may order records: a tab that goes on after it was stopped does not know yet that it was replaced. */
   async #verify(): Promise<void> {
     // The server orders those of a copy.
     if (!this.#parts.isCopy) await this.#parts.verify();
-  }
-
-  /** Splits an exported snapshot into parts for a follower. */
-  async serveSnapshot(
-    source: ReadableStream<Uint8Array>,
-    send: (bytes: Uint8Array) => void,
-  ): Promise<void> {
-    const reader = source.getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      for (let at = 0; at < value.length; at += TAB_PART_BYTES) {
-        send(copyOf(value.subarray(at, at + TAB_PART_BYTES)));
-      }
-    }
   }
 
   get #endedError(): ErrClusterClosed {
@@ -603,7 +537,7 @@ export class TabLog implements Log {
       lastAtStart: Math.max(after, last),
       read: (next) => {
         const batch = this.#recent.add(next);
-        if (batch === undefined || this.#untold.push(compact(batch)) > 1) {
+        if (batch === undefined || this.#untold.push(compactBatch(batch)) > 1) {
           return;
         }
         queueMicrotask(() => {
@@ -799,10 +733,4 @@ export class TabLog implements Log {
 function isEnd(error: unknown): boolean {
   return error instanceof ErrClusterClosed || error instanceof ErrStoreLocked ||
     error instanceof ErrStoreCorrupted;
-}
-
-/** Batch whose bytes fill their buffer: a view would send the whole buffer. */
-function compact(batch: LogBatch): LogBatch {
-  const { bytes, ends } = batch.records;
-  return { ...batch, records: { bytes: copyOf(bytes), ends } };
 }

@@ -17,13 +17,14 @@ import type {
   Unsynced,
 } from "../nodehost/outbox.ts";
 import { DurableSession } from "../offline/durable_session.ts";
-import { JoinedQueue } from "../offline/joined_queue.ts";
+import { beginQueue } from "../offline/begin_queue.ts";
 import type {
   OutboxQueue,
   SharedOutboxQueue,
   SharedOutboxStore,
 } from "../offline/outbox_store.ts";
 import { QueuedSubmissions } from "../offline/queued_submissions.ts";
+import { loadOnce } from "../statemachine/load.ts";
 import { SerialQueue } from "../store/group_commit.ts";
 import { errorOf, type SentError } from "../worker/sent_error.ts";
 import { FollowedSession } from "./followed_session.ts";
@@ -35,6 +36,12 @@ import {
 } from "./reporting_queue.ts";
 import { SwitchingQueue } from "./switching_queue.ts";
 import { LeadsHere } from "./tab_calls.ts";
+
+/** Loads the queue of a tab that does not lead. */
+const loadJoined = /* @__PURE__ */ loadOnce(
+  "opens the outbox beside another tab",
+  () => import("../offline/joined_queue.ts"),
+);
 
 /** Part of a tab that its outbox works with. */
 export interface OutboxTab {
@@ -215,7 +222,7 @@ export class AttachedTabOutbox extends QueuedSubmissions
   /** Opens the queue for the lead. */
   async #opened(): Promise<ReportingQueue> {
     const { store } = this.#tab;
-    await JoinedQueue.begin(this.#clusterID, store.joining());
+    await beginQueue(this.#clusterID, store.joining());
     const opened = await store.open(
       this.#clusterID,
       (decided) => this.session?.acknowledge(decided),
@@ -232,6 +239,7 @@ export class AttachedTabOutbox extends QueuedSubmissions
 
   /** Opens the queue beside the leader. */
   async #joined(): Promise<RoleQueue> {
+    const { JoinedQueue } = await loadJoined();
     const joined = await JoinedQueue.open(
       this.#clusterID,
       this.#tab.store.joining(),

@@ -9,7 +9,7 @@
 
 import { systemEnv } from "../env.ts";
 import { BlockLogDB } from "../log/block_log.ts";
-import { loadOnDemand, loadReplays } from "../nodehost/load.ts";
+import { preload } from "../statemachine/load.ts";
 import { NodeHost } from "../nodehost/node_host.ts";
 import type { Replica } from "../nodehost/replica.ts";
 import {
@@ -498,7 +498,7 @@ export async function simulate(
 ): Promise<void> {
   checkOptions("Options of simulate()", options, CHECKS);
   // Loading takes real time, which the simulated clock does not wait for.
-  await Promise.all([loadOnDemand(), loadReplays()]);
+  await preload();
   const clock = new SimulatedClock(options.seed ?? 1);
   const world = new World(options, clock);
   const limitMs = options.limitMs ?? LIMIT_MS;

@@ -53,20 +53,23 @@ import {
   WatchedQuery,
 } from "./core.ts";
 import { ErrNewerCode } from "../statemachine/errors.ts";
+import { loadOnce } from "../statemachine/load.ts";
 import { ErrInvalidDefinition, ErrInvalidQuery } from "./errors.ts";
 import { decodePlain, encodePlain, type Plain } from "./plain.ts";
 import { Random } from "./random.ts";
 import { Reads } from "./reads.ts";
 import { accepted, codeOf, rejected } from "./result.ts";
 import { refusalOfArguments } from "./schema.ts";
-import {
-  loadState,
-  type SavedState,
-  saveState,
-  stateHash,
-} from "./snapshot.ts";
+import type { SavedState } from "./snapshot.ts";
+import { stateHash } from "./state_hash.ts";
 import type { TouchedRow, TypedState } from "./state.ts";
 import { TableCore } from "./table.ts";
+
+/** Loads the format of snapshots. */
+const loadSnapshot = /* @__PURE__ */ loadOnce(
+  "saves and loads the state of a typed machine",
+  () => import("./snapshot.ts"),
+);
 
 const EDIT_REFUSED = {
   reason: "sampan:edit-refused",
@@ -480,6 +483,7 @@ export class DefinedMachine
     _files: ISnapshotFileCollection,
     stopped: AbortSignal,
   ): Promise<void> {
+    const { saveState } = await loadSnapshot();
     await saveState(context as SavedState, w, stopped);
   }
 
@@ -495,6 +499,7 @@ export class DefinedMachine
     _files: readonly SnapshotFile[],
     stopped: AbortSignal,
   ): Promise<void> {
+    const { loadState } = await loadSnapshot();
     const { state, active, savedHash } = await loadState(
       this.#definition,
       r,

@@ -1,5 +1,6 @@
 /**
- * Snapshot payload of typed machines.
+ * Snapshot payload of typed machines. Loaded when a machine saves or recovers its
+ * first snapshot.
  *
  * ```text
  * "STM" and the version of the format, 3
@@ -23,7 +24,6 @@
  */
 
 import { describe } from "../describe.ts";
-import { hash64, hashKey, hashValue, lanes } from "../kv/hash.ts";
 import { SNAPSHOT_BLOCK_BYTES_MAX, STATE_FRAME_BYTES_MAX } from "../limits.ts";
 import type { MachineCore, OldState } from "./core.ts";
 import { ErrNewerCode } from "../statemachine/errors.ts";
@@ -31,7 +31,8 @@ import { ErrTypedSnapshot } from "./errors.ts";
 import { type Hashed, hashed } from "./hashed.ts";
 import { type Plain, PlainReader, PlainWriter } from "./plain.ts";
 import type { TypedState } from "./state.ts";
-import { TableCore } from "./table.ts";
+import { stateHash } from "./state_hash.ts";
+import type { TableCore } from "./table.ts";
 
 const MAGIC = [0x53, 0x54, 0x4d];
 
@@ -56,23 +57,6 @@ export interface SavedState {
   readonly version: number;
   readonly state: TypedState;
   readonly active: ReadonlyMap<string, number>;
-}
-
-/** Hash of a state with its active changes. */
-export function stateHash(
-  { sums: [low, high] }: { readonly sums: readonly [number, number] },
-  active: ReadonlyMap<string, number>,
-): bigint {
-  for (const [name, index] of active) {
-    const writer = new PlainWriter().string(name);
-    const end = writer.length;
-    writer.varint(index);
-    hashKey(writer.view, 0, end);
-    hashValue(writer.view, end, writer.length);
-    low = low + lanes[0]! | 0;
-    high = high + lanes[1]! | 0;
-  }
-  return hash64(low, high);
 }
 
 /** Writes a state, row by row; the caller closes the stream. */
@@ -378,14 +362,15 @@ function twice(name: string): RangeError {
  * @throws ErrTypedSnapshot if a part of it has no place in the state
  */
 function fill(state: TypedState, parts: OldState): void {
+  const tables = new Map(state.tables.map((table) => [table.name, table]));
   for (const name of Object.keys(parts)) {
     const part = parts[name];
-    const place = state.root[name];
-    const isTable = place instanceof TableCore;
-    if (isTable && typeof part === "object" && part !== null) {
-      fillTable(place, part);
+    const table = tables.get(name);
+    if (table !== undefined && typeof part === "object" && part !== null) {
+      fillTable(table, part);
     } else if (
-      !isTable && Object.hasOwn(state.root, name) && !(part instanceof Map)
+      table === undefined && Object.hasOwn(state.root, name) &&
+      !(part instanceof Map)
     ) state.root[name] = part;
     else {
       throw new ErrTypedSnapshot(

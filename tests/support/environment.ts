@@ -10,10 +10,19 @@
 import { random32 } from "./random.ts";
 import { assertEquals } from "@std/assert";
 import type { Env } from "../../src/env.ts";
-import { loadOnDemand, loadReplays } from "../../src/nodehost/load.ts";
+// All that load code when it is first needed.
+import "../../src/nodehost/default_stores.ts";
+import "../../src/nodehost/load.ts";
+import "../../src/snapshot/block_snapshot_store.ts";
+import "../../src/sync/client/link.ts";
+import "../../src/sync/client/remote_snapshots.ts";
+import "../../src/tabs/shared_tabs.ts";
+import "../../src/tabs/tab_outbox.ts";
+import "../../src/typed/machine.ts";
+import { preload } from "../../src/statemachine/load.ts";
 
 // Loading takes real time, which no controlled clock waits for.
-await Promise.all([loadOnDemand(), loadReplays()]);
+await preload();
 
 const unhandled: unknown[] = [];
 /** Violations of the contract that machines have observed. */

@@ -802,7 +802,10 @@ for (const isSkipped of [true, false]) {
 
     if (isSkipped) {
       await caughtUp(pair, [replica]);
-      assertEquals(recovered, [served, own]);
+      // The second time from what it has saved of that one by then, or from its own.
+      const [first, second, ...more] = recovered;
+      assertEquals([first, more], [served, []]);
+      assert(second === own || second === served, `${second}`);
       assertEquals(replica.status, { state: "running" });
     } else {
       await env.advance(600_000);

@@ -6,15 +6,14 @@ import {
   KVStateMachine,
 } from "../../src/kv/mod.ts";
 import { ErrCompacted } from "../../src/log/errors.ts";
-import { loadOnDemand, loadReplays } from "../../src/nodehost/load.ts";
+import { preload } from "../../src/statemachine/load.ts";
 import { ListMachine } from "./list_machine.ts";
 import { TabsWorld, type Visitor } from "./tabs_world.ts";
 
 type KV = Awaited<ReturnType<typeof startKV>>;
 
 // Loaded before, since that takes turns of the event loop.
-await loadOnDemand();
-await loadReplays();
+await preload();
 
 /** Resolves as `work` does, while simulated time passes. */
 async function during<T>(world: TabsWorld, work: Promise<T>): Promise<T> {

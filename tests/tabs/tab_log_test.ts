@@ -20,6 +20,7 @@ import type { BlockStore } from "../../src/store/store.ts";
 import { MemoryBlockStore } from "../../src/store/memory_block_store.ts";
 import type { Calls, ClusterMessage } from "../../src/tabs/messages.ts";
 import { SwitchingQueue } from "../../src/tabs/switching_queue.ts";
+import { answerCall } from "../../src/tabs/serve_calls.ts";
 import { LeadsHere, type TabCalls } from "../../src/tabs/tab_calls.ts";
 import { TabLog } from "../../src/tabs/tab_log.ts";
 
@@ -123,11 +124,17 @@ Deno.test("M2: a tab that takes the lead after batches arrived early tells its f
     one.kind === "entries" ? one.batches.map(({ first }) => first) : []
   );
   assertEquals(posted, [3, 4]);
-  const { last } = await tab.log.serveRead({
+  const answer = await answerCall("read", {
     after: 2,
     epoch: undefined,
     isStored: false,
+  }, {
+    log: tab.log.served,
+    replica: () => Promise.reject(new TypeError("replica() is not asked for")),
+    outbox: undefined,
+    part: () => {},
   });
+  const { last } = answer as Calls["read"]["answer"];
   assertEquals(last, 4);
   await tab.log.close();
 });

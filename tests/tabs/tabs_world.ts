@@ -9,7 +9,7 @@
 
 import { NodeHost, type Replica, type Submission } from "../../mod.ts";
 import { systemEnv } from "../../src/env.ts";
-import { loadOnDemand } from "../../src/nodehost/load.ts";
+import { preload } from "../../src/statemachine/load.ts";
 import { BlockLogDB } from "../../src/log/block_log.ts";
 import { BlockOutbox } from "../../src/offline/block_outbox.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
@@ -271,7 +271,7 @@ export class TabsWorld {
   /** Runs steps at random, and checks at the end that every tab shows the same. */
   async run({ tabs, steps }: Omit<RunOptions, "seed">): Promise<void> {
     // Loaded before, since that takes turns of the event loop.
-    await loadOnDemand();
+    await preload();
     const { chance } = this.origin;
     for (let i = 0; i < steps && this.violations.length === 0; i++) {
       this.act(tabs);

@@ -25,7 +25,7 @@ import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { shareTabs, type Tabs } from "../../src/tabs/mod.ts";
 import { typed, type TypedQuery } from "../../src/typed/mod.ts";
 import { board } from "./board.ts";
-import { Feed } from "./feed.ts";
+import { type Feed, openFeed } from "./feed.ts";
 import { clusterOf, HASH_ENTRIES, type Place } from "./names.ts";
 import { peerURLs } from "./peers.ts";
 import { Plug } from "./plug.ts";
@@ -120,7 +120,7 @@ export async function openDevice(
     onEvent,
     tabs,
   });
-  const feed = new Feed(name, device);
+  const feed = await openFeed(name, device);
   const start = async (): Promise<Started> => {
     const replica = await host.startConcurrentCluster(feed.create, {
       clusterID,

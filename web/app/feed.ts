@@ -1,7 +1,6 @@
 /**
- * The log of a board as it is applied on this device, in sentences, for the view of
- * two devices side by side; a device that is shown alone has none. An application
- * needs none of this: it watches queries.
+ * Machines of a board that tell when they have applied entries. Beside another device
+ * they post those in sentences, too, by code that is loaded for that.
  *
  * This module runs in a browser.
  *
@@ -9,157 +8,54 @@
  */
 
 import type { TypedMachine } from "../../src/typed/mod.ts";
-import { board, type Card, type List } from "./board.ts";
-import { channelOf } from "./names.ts";
-import { sentenceOf } from "./words.ts";
+import { board } from "./board.ts";
+import type { Postings, Standing } from "./postings.ts";
 
-/** Entry of the log, as one device has applied it. */
-export interface Applied {
-  /** Index in the log. */
-  readonly index: number;
-  /** Command in words. */
-  readonly sentence: string;
-  /** Code with which it was rejected. */
-  readonly code: string | undefined;
-  /** True if it was submitted on this device. */
-  readonly isOwn: boolean;
-}
-
-/** State of a device. */
-export interface Standing {
-  /** Log index up to which everything is applied. */
-  readonly applied: number;
-  /** Hash of the state, as hexadecimal digits. */
-  readonly hash: string;
-  /** Number of edits that wait to be sent. */
-  readonly waiting: number;
-  /** True while the plug is in. */
-  readonly isPluggedIn: boolean;
-}
-
-/** Message on the channel of a board. */
-export type FeedMessage =
-  | { readonly type: "hello" }
-  | {
-    readonly type: "applied";
-    readonly device: string;
-    readonly entries: readonly Applied[];
-  }
-  | {
-    readonly type: "standing";
-    readonly device: string;
-    readonly standing: Standing;
-  };
-
-/** Entries that are kept for a view that opens later. */
-const KEPT_MAX = 40;
-
-/** Log of one device, posted to the pages that show it. */
+/** Log of one device. */
 export class Feed {
-  readonly #device: string;
-  readonly #channel: BroadcastChannel | undefined;
-  readonly #key: string;
-  #kept: readonly Applied[] = [];
-  /** Indexes of entries that were submitted on this device, also before the page was loaded. */
-  #own: Set<number>;
-  #standing: Standing | undefined;
-  /** Commands that wait on this device. */
-  #pending: () => readonly { readonly cmd: Uint8Array }[] = () => [];
+  readonly #postings: Postings | undefined;
   /** Called after entries were applied. */
   onApplied: () => void = () => {};
 
-  /** Feed of a device of a board. */
-  constructor(board: string, device: string) {
-    this.#device = device;
-    this.#key = `feed ${device} ${board}`;
-    this.#own = new Set(JSON.parse(sessionStorage.getItem(this.#key) ?? "[]"));
-    if (device === "here") return;
-    this.#channel = new BroadcastChannel(channelOf(board));
-    this.#channel.onmessage = ({ data }: MessageEvent<FeedMessage>): void => {
-      if (data.type !== "hello") return;
-      this.#post(this.#kept);
-      if (this.#standing !== undefined) this.stand(this.#standing);
-    };
+  /** Feed of a device; `postings` posts what it applies. */
+  constructor(postings: Postings | undefined) {
+    this.#postings = postings;
   }
 
   /** Sets how the commands that wait on this device are found. */
   set pending(pending: () => readonly { readonly cmd: Uint8Array }[]) {
-    this.#pending = pending;
+    if (this.#postings !== undefined) this.#postings.pending = pending;
   }
 
-  /** Posts where the device stands. */
+  /** Tells where the device stands. */
   stand(standing: Standing): void {
-    this.#standing = standing;
-    this.#send({ type: "standing", device: this.#device, standing });
+    this.#postings?.stand(standing);
   }
 
-  #post(entries: readonly Applied[]): void {
-    if (entries.length === 0) return;
-    this.#send({ type: "applied", device: this.#device, entries });
-  }
-
-  #send(message: FeedMessage): void {
-    this.#channel?.postMessage(message);
-  }
-
-  /** Creates machines of which the entries they apply are posted; their forks are not. */
+  /** Creates machines of which the entries they apply are told; their forks are not. */
   readonly create = (): TypedMachine => {
     const machine = board.create();
     const update = machine.update.bind(machine);
+    const posting = this.#postings?.updating(machine, update) ?? update;
     machine.update = (entries): ReturnType<typeof update> => {
-      if (this.#channel === undefined) {
-        const updated = update(entries);
-        this.onApplied();
-        return updated;
-      }
-      const pending = new Set(this.#pending().map(({ cmd }) => `${cmd}`));
-      const updated = update(entries);
-      const shown = entries.slice(-KEPT_MAX).flatMap(
-        ({ index, cmd, result }): Applied[] => {
-          const call = board.decode(cmd, result);
-          if (call === undefined || call.name === "") return [];
-          return [{
-            index,
-            sentence: sentenceOf(call, {
-              card: (id) => lookUp<Card>(machine, "card", id)?.text,
-              list: (id) => lookUp<List>(machine, "list", id)?.title,
-            }),
-            code: call.code,
-            isOwn: this.#isOwn(index, cmd, pending),
-          }];
-        },
-      );
-      this.#kept = [...this.#kept, ...shown].slice(-KEPT_MAX);
-      this.#post(shown);
+      const updated = posting(entries);
       this.onApplied();
       return updated;
     };
     return machine;
   };
-
-  #isOwn(
-    index: number,
-    cmd: Uint8Array,
-    pending: ReadonlySet<string>,
-  ): boolean {
-    if (pending.size > 0 && pending.has(`${cmd}`)) {
-      const newest = [...this.#own, index].sort((a, b) => b - a);
-      this.#own = new Set(newest.slice(0, KEPT_MAX));
-      sessionStorage.setItem(this.#key, JSON.stringify([...this.#own]));
-    }
-    return this.#own.has(index);
-  }
-
-  /** Ends the feed. */
-  close(): void {
-    this.#channel?.close();
-  }
 }
 
-function lookUp<T>(
-  machine: TypedMachine,
-  name: "card" | "list",
-  id: string,
-): T | undefined {
-  return machine.lookup({ name, args: [id] }) as T | undefined;
+/** Creates the feed of a device of a board; one that is shown alone posts nothing. */
+export async function openFeed(name: string, device: string): Promise<Feed> {
+  if (device === "here") return new Feed(undefined);
+  try {
+    const { Postings } = await import("./postings.ts");
+    return new Feed(
+      new Postings(name, device, (cmd, result) => board.decode(cmd, result)),
+    );
+  } catch {
+    // Not on this device yet, and no network: the board is shown all the same.
+    return new Feed(undefined);
+  }
 }

@@ -9,27 +9,17 @@
  */
 
 import { newID } from "../../src/typed/mod.ts";
-import type { Voice } from "./actions.ts";
 import type { Device } from "./device.ts";
 import { h } from "./dom.ts";
 import type { Place } from "./names.ts";
-import { PERSON_LENGTH_MAX, type Visit, visitOf } from "./visit.ts";
-import { quote } from "./words.ts";
+import type { People, PeopleParts } from "./people.ts";
+import { PERSON_LENGTH_MAX, type Visit } from "./visit.ts";
 
 /** Milliseconds until another attempt to connect. */
 const RETRY_MS = 5_000;
 
 /** Milliseconds for which moves of the focus are joined. */
 const JOIN_MS = 150;
-
-/** Milliseconds that someone who left may take to come back, as after a reload. */
-const LEAVE_MS = 2_000;
-
-/** People whose badges are shown; the others are counted. */
-const BADGES_MAX = 4;
-
-/** Kinds of badges, each with a shape and a colour of its own in the style sheet. */
-const BADGES = 6;
 
 const FIRST = "Calm Bold Kind Quick Wise Merry Brave Neat".split(" ");
 const SECOND = "Otter Heron Puffin Seal Tern Crab Whale Gull".split(" ");
@@ -54,31 +44,28 @@ function stored(key: string, create: () => string): string {
 }
 
 /** Parts of the page that presence uses. */
-export interface PresenceParts {
+export interface PresenceParts extends PeopleParts {
   /** Place that the page shows. */
   readonly place: Place;
   /** Device of the page, whose plug is the plug of this, too. */
   readonly device: Pick<Device, "plug" | "logDB" | "tabs">;
-  /** Part that speaks to the person. */
-  readonly voice: Voice;
   /** Part of the page with the cards. */
   readonly board: HTMLElement;
-  /** Text of a card that is on the page. */
-  textOf(card: string): string | undefined;
-  /** Called after each change, with the words for each card at which someone is. */
-  changed(tags: ReadonlyMap<string, string>): void;
 }
 
 /** Presence at a board. */
 export class Presence {
   /** Badges of the people who are here. */
-  readonly element = h("ul", { className: "people", ariaLabel: "Also here" });
+  readonly element = h("ul", {
+    className: "people",
+    ariaLabel: "Also here",
+    hidden: true,
+  });
   readonly #parts: PresenceParts;
   readonly #self: string;
-  /** Visits of other pages, by the number that the server has given them. */
-  readonly #visits = new Map<number, Visit>();
-  /** Names of people who were announced, by device. */
-  readonly #known = new Map<string, string>();
+  /** Visits of other pages as they were received, by the number that the server has given them. */
+  readonly #visits = new Map<number, unknown>();
+  #people: People | undefined;
   #name: string;
   #socket: WebSocket | undefined;
   #triedAt = -RETRY_MS;
@@ -133,15 +120,16 @@ export class Presence {
     socket.onopen = this.#moved;
     socket.onmessage = ({ data }): void => {
       const { id, visit } = JSON.parse(data);
-      const checked = visitOf(visit);
-      if (checked === undefined) this.#visits.delete(id);
-      else this.#visits.set(id, checked);
-      this.#show();
+      if (visit === null || visit === undefined) this.#visits.delete(id);
+      else this.#visits.set(id, visit);
+      // Never rejects: what is not loaded is not shown.
+      void this.#show();
     };
     socket.onclose = (): void => {
       this.#socket = undefined;
       this.#visits.clear();
-      this.#show();
+      // Never rejects, as above.
+      void this.#show();
     };
   }
 
@@ -162,59 +150,17 @@ export class Presence {
     }, JOIN_MS);
   };
 
-  #show(): void {
-    const people = new Map<string, Visit>();
-    const tags = new Map<string, string>();
-    for (const visit of this.#visits.values()) {
-      const { device, name, card, isWriting } = visit;
-      if (device === this.#self) continue;
-      if (card !== null || !people.has(device)) people.set(device, visit);
-      if (card === null) continue;
-      const words = `${name} ${isWriting ? "is writing" : "is here"}`;
-      const others = tags.get(card);
-      tags.set(card, others === undefined ? words : `${others}, ${words}`);
-    }
-    this.#parts.changed(tags);
-    const all = [...people.values()];
-    const more = all.length - BADGES_MAX;
-    this.element.hidden = all.length === 0;
-    this.element.replaceChildren(
-      ...all.slice(0, BADGES_MAX).map((visit) => this.#badge(visit)),
-      ...(more > 0 ? [h("li", { className: "hint" }, `+${more}`)] : []),
-    );
-    this.#announce(people);
-  }
-
-  #badge({ device, name, card, isWriting }: Visit): HTMLElement {
-    const text = card === null ? undefined : this.#parts.textOf(card);
-    const title = text === undefined
-      ? `${name} is here`
-      : `${name} is ${isWriting ? "writing" : "at"} ${quote(text)}`;
-    const kind = [...device].reduce((sum, c) => sum + c.charCodeAt(0), 0);
-    const initials = name.split(/\s+/).map(([first]) => first).join("");
-    return h(
-      "li",
-      { className: `person badge-${kind % BADGES}`, title },
-      h("span", { ariaHidden: "true" }, [...initials].slice(0, 2).join("")),
-      h("span", { className: "unseen" }, title),
-    );
-  }
-
-  /** Announces who came and who left, not where they go. */
-  #announce(people: ReadonlyMap<string, Visit>): void {
-    const { voice } = this.#parts;
-    for (const [device, { name }] of people) {
-      if (!this.#known.has(device)) voice.say(`${name} is here`);
-      this.#known.set(device, name);
-    }
-    for (const [device, name] of this.#known) {
-      if (people.has(device)) continue;
-      setTimeout(() => {
-        const isBack = [...this.#visits.values()]
-          .some((visit) => visit.device === device);
-        if (isBack || !this.#known.delete(device)) return;
-        voice.say(`${name} has left`);
-      }, LEAVE_MS);
+  /** Shows the others; what does it is loaded when the first one comes. */
+  async #show(): Promise<void> {
+    try {
+      if (this.#people === undefined) {
+        if (this.#visits.size === 0) return;
+        const { People } = await import("./people.ts");
+        this.#people ??= new People(this.#parts, this.#self, this.element);
+      }
+      this.#people.show([...this.#visits.values()]);
+    } catch {
+      // Not on this device yet, and the network is gone: so are they.
     }
   }
 }

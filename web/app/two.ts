@@ -8,7 +8,7 @@
  */
 
 import { h, icon, setText } from "./dom.ts";
-import type { Applied, FeedMessage, Standing } from "./feed.ts";
+import type { Applied, FeedMessage, Standing } from "./postings.ts";
 import { channelOf, linkTo, type Place } from "./names.ts";
 import { reasonOf } from "./words.ts";
 

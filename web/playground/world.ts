@@ -20,7 +20,7 @@ import {
 } from "../../mod.ts";
 import { encodeShown } from "../../src/bytes.ts";
 import { systemEnv } from "../../src/env.ts";
-import { loadOnDemand, loadReplays } from "../../src/nodehost/load.ts";
+import { preload } from "../../src/statemachine/load.ts";
 import type { Checkpoint, Log, Records } from "../../src/ports/mod.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
 import { RecordCursor } from "../../src/rsm/record_codec.ts";
@@ -308,7 +308,7 @@ export class World {
   /** Creates a world and starts its replicas. */
   static async create(options: WorldOptions): Promise<World> {
     // Loading takes real time, which the simulated clock does not wait for.
-    await Promise.all([loadOnDemand(), loadReplays()]);
+    await preload();
     const world = new World(options);
     world.replicas.forEach((view, i) =>
       world.later(() => world.#start(view), i * START_GAP_MS)

@@ -26,6 +26,7 @@ import {
   ErrUnauthenticated,
 } from "../errors.ts";
 import type { Versions } from "../messages.ts";
+import { loadOnce } from "../../statemachine/load.ts";
 import { CloseCode, type Connect } from "../transport.ts";
 import { jittered, RetryPace, ServerAddress } from "./server_address.ts";
 import {
@@ -35,7 +36,7 @@ import {
 } from "./connection.ts";
 import type { Hints } from "./reconnect_hints.ts";
 import { ReceiveBuffer } from "./receive_buffer.ts";
-import { type Fetch, probe } from "./http_probe.ts";
+import type { Fetch } from "./http_probe.ts";
 import {
   type Failure,
   failureOfAttempt,
@@ -43,6 +44,12 @@ import {
   isLasting,
   isVague,
 } from "./failure.ts";
+
+/** Loads what finds out why a connection was not made. */
+const loadProbe = /* @__PURE__ */ loadOnce(
+  "explains a failed connection",
+  () => import("./http_probe.ts"),
+);
 
 /** User of a link: the log of one cluster. */
 export interface Channel {
@@ -471,8 +478,14 @@ export class Link {
     const { fetch, env } = this.#options;
     if (fetch === undefined || address.isProbed || this.#isClosed) return;
     address.isProbed = true;
+    const { signal } = this.#ended;
     // Never rejects: a failed probe is a result.
-    void probe(address.url, fetch, env, this.#ended.signal).then((found) => {
+    void loadProbe().then(
+      ({ probe }) =>
+        signal.aborted ? undefined : probe(address.url, fetch, env, signal),
+      // Not cached, and no network: the server is not reachable either.
+      () => undefined,
+    ).then((found) => {
       address.isProbed = false;
       if (found === undefined || address.failure === undefined) return;
       address.found(found);
