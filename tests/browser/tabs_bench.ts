@@ -1,7 +1,7 @@
 /**
  * Measures tabs that share a replica: the time from a submission in one tab until
  * another one shows it, the time until another tab leads after the leader was killed
- * or stopped, and the memory of a follower.
+ * (reloaded in WebKitGTK) or stopped, and the memory of a follower.
  *
  * ```sh
  * deno run -A tests/browser/tabs_bench.ts           # in Chromium
@@ -65,6 +65,10 @@ function now(): number {
   return performance.timeOrigin + performance.now();
 }
 
+function isLeading(state: string): boolean {
+  return state === "leading";
+}
+
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
@@ -93,6 +97,11 @@ class Tabs {
     return page.evaluate(expression, BENCH_MS_MAX);
   }
 
+  /** True if a tab's process can be killed: WebKitGTK's driver ends its session when one does. */
+  get canKill(): boolean {
+    return this.#browser.engine !== "WebKitGTK";
+  }
+
   /** Opens tabs until there are enough. */
   async fill(): Promise<void> {
     while (this.#open.length < TABS[this.#browser.engine]) {
@@ -102,15 +111,20 @@ class Tabs {
     }
   }
 
+  /** States of the tabs. */
+  async states(): Promise<string[]> {
+    const all = await Promise.all(
+      this.pages.map((page) => this.call(page, "page.status()")),
+    ) as { state: string }[];
+    return all.map(({ state }) => state);
+  }
+
   /** Waits until a tab leads, and returns it with the others. */
   async roles(): Promise<{ leader: Page; others: Page[] }> {
     for (;;) {
-      for (const page of this.pages) {
-        const { state } = await this.call(page, "page.status()") as {
-          state: string;
-        };
-        if (state !== "leading") continue;
-        return { leader: page, others: this.pages.filter((p) => p !== page) };
+      const leader = this.pages[(await this.states()).findIndex(isLeading)];
+      if (leader !== undefined) {
+        return { leader, others: this.pages.filter((p) => p !== leader) };
       }
       await pause(20);
     }
@@ -176,6 +190,26 @@ async function shown(
   }));
 }
 
+/** Delays from the moment when the leader's page is reloaded until another tab leads. */
+async function reloads(tabs: Tabs): Promise<Figure[]> {
+  const led: number[] = [];
+  for (let i = 0; i < KILLS; i++) {
+    await tabs.fill();
+    const { leader, others } = await tabs.roles();
+    const since = now();
+    await leader.reload();
+    led.push(await tabs.led(others, since));
+    await tabs.call(leader, "page.ready()");
+  }
+  led.sort((a, b) => a - b);
+  return [{
+    name: "leader reloaded: another tab leads, p95",
+    value: quantile(led, 0.95),
+    unit: "ms",
+    aim: 1_000,
+  }];
+}
+
 /** Delays from the end of the leader's process until another tab leads, and until a linearizable read of some tab is answered. */
 async function kills(tabs: Tabs): Promise<Figure[]> {
   const led: number[] = [];
@@ -214,7 +248,9 @@ async function kills(tabs: Tabs): Promise<Figure[]> {
 /** Delays from the moment when the process of the leader is stopped, and the others submit, until another tab leads. */
 async function stops(tabs: Tabs): Promise<Figure[]> {
   const delays: number[] = [];
-  for (let i = 0; i < STOPS; i++) {
+  // WebKitGTK's driver does not always go on with a process that was stopped.
+  const count = tabs.canKill ? STOPS : 1;
+  for (let i = 0; i < count; i++) {
     await tabs.fill();
     const { leader, others } = await tabs.roles();
     const pid = await tabs.processOf(leader);
@@ -227,14 +263,17 @@ async function stops(tabs: Tabs): Promise<Figure[]> {
       }
       delays.push(await tabs.led(others, since));
     } finally {
-      killAll([pid]);
-      await gone([pid]);
-      await tabs.keepAnswering();
+      if (tabs.canKill) {
+        killAll([pid]);
+        await gone([pid]);
+        await tabs.keepAnswering();
+      } else Deno.kill(pid, "SIGCONT");
     }
   }
   delays.sort((a, b) => a - b);
   return [{
-    name: "leader stopped while others submit: another tab leads, largest",
+    name:
+      `leader stopped while others submit: another tab leads, largest of ${count}`,
     value: delays.at(-1)!,
     unit: "ms",
     aim: 5_000,
@@ -290,9 +329,11 @@ export async function tabs(
         });
       }
     }
-    // WebKitGTK's driver ends its session when a page's process does.
-    if (engine === "WebKitGTK") return figures;
-    return [...figures, ...await kills(tabs), ...await stops(tabs)];
+    return [
+      ...figures,
+      ...tabs.canKill ? await kills(tabs) : await reloads(tabs),
+      ...await stops(tabs),
+    ];
   } finally {
     await browser.close();
   }
