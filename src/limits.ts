@@ -665,6 +665,9 @@ export const TAB_PART_BYTES: number = 256 * 1024;
 /** Most batches that a tab keeps which arrived before those that they follow, in batches. */
 export const TAB_EARLY_BATCHES_MAX: number = 256;
 
+/** Highest version of the code of an application, in versions since its first one. */
+export const TAB_CODE_MAX: number = 2 ** 40;
+
 /** Messages about an outbox that a tab keeps while its queue is opened, in messages; from then on the store is read instead. */
 export const TAB_EARLY_MESSAGES_MAX: number = 256;
 

@@ -227,14 +227,25 @@ export class BlockRun {
   }
 
   /**
-   * Verifies a block of this log, or its metadata, which have the base of the run.
+   * Verifies a block of this log, or its metadata.
    *
    * @throws ErrStoreCorrupted if it is damaged, or another block
    */
-  verify({ key, bytes }: Block): void {
-    if (key !== this.metaKey) return verifyBlock(bytes, this.#clusterID, key);
+  verify(block: Block): void {
+    const { key, bytes } = block;
+    if (key === this.metaKey) this.verifyMeta(block);
+    else verifyBlock(bytes, this.#clusterID, key);
+  }
+
+  /**
+   * Verifies the stored metadata, and returns the base they have: an older one than
+   * that of the run if the write of a compaction has failed.
+   *
+   * @throws ErrStoreCorrupted if they are damaged, or of a later compaction
+   */
+  verifyMeta({ key, bytes }: Block): number {
     const { base } = decodeMeta(bytes, this.#clusterID, key);
-    if (base === this.base) return;
+    if (base <= this.base) return base;
     throw new ErrStoreCorrupted(
       key,
       `Metadata of the log say that it starts after ${base}, not ${this.base}`,

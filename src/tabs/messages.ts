@@ -38,6 +38,27 @@ export type GroupMessage =
   /** Sent to the sender itself, to find out whether its channel works. */
   | { readonly kind: "echo" };
 
+/** Version of these messages. Tabs with an older one stop, as those with older code of the application do. */
+export const MESSAGES_VERSION = 2;
+
+/** Bound of that version. */
+const VERSIONS = 256;
+
+/** Joins a version of the application's code and that of the messages to one integer, which says which tab is newer. */
+export function joinedCode(code: number): number {
+  return code * VERSIONS + MESSAGES_VERSION;
+}
+
+/** Version of the application's code in a joined one. */
+export function codeIn(joined: number): number {
+  return Math.floor(joined / VERSIONS);
+}
+
+/** Joined version as messages for people give it. */
+export function describeCode(joined: number): string {
+  return `${codeIn(joined)}.${joined % VERSIONS}`;
+}
+
 /** Message about the log of a cluster. */
 export type LogMessage =
   /** Records that were committed, in batches of which each follows the one before it. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { TAB_CODE_MAX } from "../limits.ts";
 import type { HostTabs } from "../nodehost/tabs.ts";
 import {
   checkOptions,
@@ -51,7 +52,7 @@ export interface Tabs extends HostTabs {
 }
 
 const CHECKS: OptionChecks<ShareTabsOptions> = {
-  code: optional(isCount(0)),
+  code: optional(isCount(0, TAB_CODE_MAX)),
   onCluster: optional(isFunction),
 };
 

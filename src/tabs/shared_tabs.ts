@@ -28,12 +28,14 @@ import type { SnapshotStore } from "../snapshot/store.ts";
 import { loadOnce } from "../statemachine/load.ts";
 import { isLeasable } from "../store/lease.ts";
 import { ErrStoreLocked, ErrStoreVersion } from "../store/errors.ts";
-import type {
-  CallMessage,
-  ClusterMessage,
-  Envelope,
-  OutboxMessage,
-  TabMessage,
+import {
+  type CallMessage,
+  type ClusterMessage,
+  codeIn,
+  type Envelope,
+  joinedCode,
+  type OutboxMessage,
+  type TabMessage,
 } from "./messages.ts";
 import { formOf, type SentError } from "../worker/sent_error.ts";
 import type { TabPlatform } from "./platform.ts";
@@ -113,7 +115,7 @@ export class SharedTabs implements HostTabs {
       }
       return false;
     };
-    this.#group = new TabGroup(name, options.code, platform, {
+    this.#group = new TabGroup(name, joinedCode(options.code), platform, {
       get hasQueued(): boolean {
         return hasQueued();
       },
@@ -146,7 +148,8 @@ export class SharedTabs implements HostTabs {
 
   /** Asks the other tabs what they are, and lists those that answer in time, the leader first. */
   async others(): Promise<readonly OtherTab[]> {
-    return await this.#group.others();
+    const others = await this.#group.others();
+    return others.map((one) => ({ ...one, code: codeIn(one.code) }));
   }
 
   /** Leaves the lead to another tab, if one waits for it. */

@@ -26,7 +26,12 @@ import {
 } from "../limits.ts";
 import type { LeaseMember, StoreLease } from "../store/lease.ts";
 import { ErrStoreLocked, ErrStoreVersion } from "../store/errors.ts";
-import type { Envelope, GroupMessage, TabMessage } from "./messages.ts";
+import {
+  describeCode,
+  type Envelope,
+  type GroupMessage,
+  type TabMessage,
+} from "./messages.ts";
 import type { LifeEvent, TabChannel, TabPlatform } from "./platform.ts";
 import type { OtherTab, TabState } from "./tab_state.ts";
 
@@ -465,8 +470,11 @@ export class TabGroup implements StoreLease {
 
   #outdate(code: number): void {
     if (this.#state === "outdated") return;
-    this.#reason =
-      `Another tab runs version ${code} of this application's code, and this one version ${this.#code}: reload the page`;
+    this.#reason = `Another tab runs version ${
+      describeCode(code)
+    } of this application's code, and this one ${
+      describeCode(this.#code)
+    }: reload the page`;
     this.#leave();
     this.#enter("outdated");
   }
@@ -562,7 +570,11 @@ export class TabGroup implements StoreLease {
     if (present !== undefined && present.code > this.#code) {
       throw new ErrStoreVersion(
         this.#code,
-        `Version ${present.code} of this application's code has used the stores, and this is version ${this.#code}: reload the page`,
+        `Version ${
+          describeCode(present.code)
+        } of this application's code has used the stores, and this is ${
+          describeCode(this.#code)
+        }: reload the page`,
       );
     }
     return present;
@@ -745,7 +757,11 @@ export class TabGroup implements StoreLease {
       if (present !== undefined && present.code > this.#code) {
         return new ErrStoreVersion(
           this.#code,
-          `Version ${present.code} of this application's code has used the stores, and this is version ${this.#code}: reload the page`,
+          `Version ${
+            describeCode(present.code)
+          } of this application's code has used the stores, and this is ${
+            describeCode(this.#code)
+          }: reload the page`,
         );
       }
       if (isShared && present !== undefined) return undefined;

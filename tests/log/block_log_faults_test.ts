@@ -9,7 +9,12 @@ import {
 } from "../../mod.ts";
 import { OnDiskKVStateMachine } from "../../src/kv/on_disk_kv_state_machine.ts";
 import { BlockLogDB } from "../../src/log/block_log.ts";
-import { ErrStoreCorrupted, ErrStoreFull } from "../../src/store/mod.ts";
+import { lastOf, packRecords } from "../../src/log/records.ts";
+import {
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  MemoryBlockStore,
+} from "../../src/store/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
@@ -138,4 +143,25 @@ Deno.test("H8 a start on a log with a damaged block fails with its name, and is 
     ErrStoreCorrupted,
   );
   assert(error.part.length > 0);
+});
+
+Deno.test("D5 H13 a log is copied whole after the write of a compaction has failed", async () => {
+  const store = new FaultyBlockStore();
+  await using logDB = new BlockLogDB(store);
+  const log = await logDB.open(1n, 1n);
+  for (let i = 0; i < 6; i++) await log.append(packRecords(new Uint8Array(9)));
+  store.fault = { at: store.writes + 1, error: new ErrStoreFull("Full") };
+  await assertRejects(async () => await log.compact!(3), ErrStoreFull);
+  const copy = new MemoryBlockStore();
+  const { base, last, blocks } = await logDB.copy(1n);
+  for await (const put of blocks) await copy.write({ put }, "strict");
+  await using copied = new BlockLogDB(copy);
+  const found = await copied.open(1n, 2n);
+  assertEquals([found.info!().first, found.info!().last], [base + 1, last]);
+  assertEquals([base, last], [3, 7]);
+  const reader = await found.read(base);
+  let at = base;
+  while (at < last) at = lastOf(await reader.next());
+  assertEquals(at, last);
+  reader.close();
 });

@@ -65,6 +65,8 @@ export interface Operation extends OperationInit {
   answeredBy?: string | undefined;
   /** True if a submission may be gone although it was stored: power was cut before it was synced. */
   mayBeLost?: boolean;
+  /** True if a power cut may have taken its refusal, which was told, from the outbox. */
+  mayReturn?: boolean;
   /** True if its user dismissed a submission. */
   isDismissed?: boolean;
   /** Commands that a view may show twice: committed, and queued in an outbox that does not know that it has sent them. */
@@ -212,9 +214,10 @@ export class History {
   /** Records that a power cut may have taken what a session's outbox had stored and not synced. */
   mayLose(session: string): void {
     for (const operation of this.operations) {
-      if (operation.session === session && operation.outcome === undefined) {
-        operation.mayBeLost = true;
-      }
+      if (operation.session !== session) continue;
+      if (operation.outcome === undefined) operation.mayBeLost = true;
+      // That the device has refused it itself; it is sent then.
+      if (operation.outcome?.kind === "rejected") operation.mayReturn = true;
     }
   }
 

@@ -296,7 +296,10 @@ class Judgement {
       if (outcome.kind === "rejected") {
         // A restore may take back the decision to skip it.
         const isSkipped = eras.some(({ skipped }) => skipped.has(input));
-        if (!isSkipped && eras.some(({ places }) => places.has(input))) {
+        if (
+          !isSkipped && !operation.mayReturn &&
+          eras.some(({ places }) => places.has(input))
+        ) {
           this.#fail(
             "rejected",
             `${input} of ${process} is in the log, although its caller was told ${outcome.error}`,

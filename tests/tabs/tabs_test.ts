@@ -19,6 +19,7 @@ import { BlockLogDB } from "../../src/log/block_log.ts";
 import type { Outbox } from "../../src/nodehost/outbox.ts";
 import { loadQueue } from "../../src/offline/block_queue.ts";
 import { ErrStoreVersion } from "../../src/store/errors.ts";
+import { codeIn, joinedCode } from "../../src/tabs/messages.ts";
 import { shareTabs } from "../../src/tabs/mod.ts";
 import { SharedTabs } from "../../src/tabs/shared_tabs.ts";
 import { ListMachine } from "./list_machine.ts";
@@ -85,7 +86,7 @@ Deno.test("M5 U14: a tab with older code submits nothing once newer code runs, c
   const newer = world.open({ code: 2 });
   await world.pass(200);
   assertEquals([old.state, newer.state], ["outdated", "leading"]);
-  assertMatch(old.tabs.status.reason!, /version 2 .* reload the page/);
+  assertMatch(old.tabs.status.reason!, /version 2[.]\d+ .* reload the page/);
   await assertRejects(
     () => old.replica!.submit(new Uint8Array([65])),
     ErrStoreVersion,
@@ -98,7 +99,7 @@ Deno.test("M5 U14: a tab with older code submits nothing once newer code runs, c
   const late = world.open({ code: 1 });
   await world.pass(200);
   assertEquals(late.state, "outdated");
-  assertMatch(late.tabs.status.reason!, /Version 2 .* reload the page/);
+  assertMatch(late.tabs.status.reason!, /Version 2[.]\d+ .* reload the page/);
 });
 
 Deno.test("M1 U9 U10: without Web Locks each tab is a device in memory of its own, and says why", async () => {
@@ -437,4 +438,12 @@ Deno.test("Tabs share machines in memory only, and an outbox that can be shared"
   );
   assertThrows(() => shareTabs(""), TypeError);
   assertThrows(() => shareTabs("a", { code: 1.5 }), RangeError);
+});
+
+Deno.test("M5 U14: of two tabs with the same code of the application, the one with older messages is the older one", () => {
+  const older = joinedCode(3) - 1;
+  assert(older < joinedCode(3) && joinedCode(3) < joinedCode(4) - 1);
+  assertEquals([codeIn(older), codeIn(joinedCode(3))], [3, 3]);
+  // Before messages had a version, tabs sent that of the application alone.
+  assert(3 < older);
 });
