@@ -49,7 +49,9 @@ class ServedFile {
 
   constructor(file: File) {
     this.#file = file;
-    this.#hash = hashOf(file.content);
+    // Browsers keep the headers of an answer that has not changed.
+    const headers = new TextEncoder().encode(JSON.stringify(file.headers));
+    this.#hash = hashOf(headers, file.content);
   }
 
   #variant(encoding: Encoding): Variant {
@@ -68,19 +70,22 @@ class ServedFile {
     const encoding = bestEncoding(request.headers.get("accept-encoding") ?? "");
     const { body, etag } = this.#variant(encoding);
     const { type, immutable, headers } = this.#file;
-    const all = new Headers({
-      ...headers,
-      "content-type": type,
+    const caching = {
       "cache-control": immutable
         ? "public, max-age=31536000, immutable"
         : headers?.["cache-control"] ?? "no-cache",
       etag,
       vary: "accept-encoding",
+    };
+    if (matches(request.headers.get("if-none-match"), etag)) {
+      return new Response(null, { status: 304, headers: caching });
+    }
+    const all = new Headers({
+      ...headers,
+      ...caching,
+      "content-type": type,
       "x-content-type-options": "nosniff",
     });
-    if (matches(request.headers.get("if-none-match"), etag)) {
-      return new Response(null, { status: 304, headers: all });
-    }
     if (encoding !== "identity") all.set("content-encoding", encoding);
     all.set("content-length", String(body.length));
     return new Response(request.method === "HEAD" ? null : body, {
@@ -89,8 +94,10 @@ class ServedFile {
   }
 }
 
-function hashOf(content: Uint8Array): string {
-  return createHash("sha256").update(content).digest("hex").slice(0, 16);
+function hashOf(...parts: readonly Uint8Array[]): string {
+  const hash = createHash("sha256");
+  for (const part of parts) hash.update(part);
+  return hash.digest("hex").slice(0, 16);
 }
 
 function encode(
@@ -237,21 +244,26 @@ export async function pageFiles(
     const name = "app";
     const { code, chunks } = await bundleWithChunks({ ...options, name });
     // The script is most of a first visit.
-    const small = options.minify === false
-      ? { code }
-      : await shrink({ code }, { name });
-    const app = bytes(withoutMap(small.code));
+    const smaller = async (
+      code: Uint8Array,
+      name: string,
+    ): Promise<string> =>
+      withoutMap(
+        options.minify === false
+          ? code
+          : (await shrink({ code }, { name, passes: 2 })).code,
+      );
+    const app = bytes(await smaller(code, name));
     const worker = await bundle({
       name: "worker",
       text: 'import "./web/app/worker.ts";',
     });
     const script = `app-${hashOf(app)}.js`;
-    const scripts = [script, ...chunks.map(({ name }) => `${name}.js`)];
-    const named = (text: string, names: string): Uint8Array =>
-      bytes(text.replaceAll(/\bapp\.js\b/g, names));
+    const named = (text: string): Uint8Array =>
+      bytes(text.replaceAll(/\bapp\.js\b/g, script));
     return new Map<string, File>([
       ["/", {
-        content: named(withPeers(html, peers), script),
+        content: named(withPeers(html, peers)),
         type: "text/html; charset=utf-8",
         immutable: false,
         headers: policyWith(peers),
@@ -268,7 +280,7 @@ export async function pageFiles(
       }]),
       // Browsers look for a new service worker under the same URL.
       ["/worker.js", {
-        content: named(withoutMap(worker.code), scripts.join(" ")),
+        content: named(await smaller(worker.code, "worker")),
         type: "text/javascript; charset=utf-8",
         immutable: false,
       }],
@@ -292,13 +304,30 @@ export async function playgroundFile(): Promise<[string, File]> {
 /** Folder of the demo page. */
 const APP = new URL("web/app/", ROOT);
 
-/** Files of the demo page that are served as they are, with their types. */
-const STATIC: readonly (readonly [name: string, type: string])[] = [
-  ["app.webmanifest", "application/manifest+json"],
-  ["icon.svg", "image/svg+xml"],
-  ["icon-192.png", "image/png"],
-  ["icon-512.png", "image/png"],
-];
+/** Icons of the demo page that are files of their own. */
+const ICONS = ["icon-192.png", "icon-512.png"];
+
+/** The icon of the demo page as a URL that has all of it: a request for so small a file would be larger than the file. */
+async function iconURL(app: URL): Promise<string> {
+  const icon = await Deno.readTextFile(new URL("icon.svg", app));
+  const dense = icon.trim().replaceAll(/\s+/g, " ")
+    .replaceAll("> <", "><").replaceAll(" />", "/>");
+  return `data:image/svg+xml,${
+    dense.replaceAll('"', "'").replaceAll("#", "%23")
+  }`;
+}
+
+/** Text of a file of the demo page, with the icon in it. */
+async function withIcon(name: string, app: URL): Promise<string> {
+  const text = await Deno.readTextFile(new URL(name, app));
+  return text.replace('"icon.svg"', `"${await iconURL(app)}"`);
+}
+
+/** HTML of the demo page without the white space that only its author needs. */
+async function denseHTML(app: URL): Promise<string> {
+  return (await withIcon("index.html", app)).replaceAll(/\s+/g, " ")
+    .replaceAll(/ ?(<(?![/]?a\b)[^>]*>) ?/g, "$1").replaceAll('" >', '">');
+}
 
 /** Modules of the demo page with a style sheet of the same name beside them: the page, and what it loads later. */
 const STYLED = /[/](?:app|later|two)[.]ts$/;
@@ -330,31 +359,37 @@ export async function demoFiles(
   app: URL = APP,
   peers: readonly string[] = [],
 ): Promise<ReadonlyMap<string, File>> {
-  const text = (name: string): Promise<string> =>
-    Deno.readTextFile(new URL(name, app));
   const extra = await playgroundFile();
   const page = await pageFiles(
-    await text("index.html"),
+    await denseHTML(app),
     {
       text: `import "./${app.href.slice(ROOT.href.length)}app.ts";`,
       plugins: [styling(fileURLToPath(app))],
     },
     peers,
   );
-  const files = STATIC.map(async ([name, type]): Promise<[string, File]> => [
+  // Icons change rarely: a visit asks for them once a day.
+  const headers = { "cache-control": "public, max-age=86400" };
+  const icons = ICONS.map(async (name): Promise<[string, File]> => [
     `/${name}`,
     {
       content: await Deno.readFile(new URL(name, app)),
-      type,
+      type: "image/png",
       immutable: false,
-      // Icons change rarely: a visit asks for them once a day.
-      headers: { "cache-control": "public, max-age=86400" },
+      headers,
     },
   ]);
+  const manifest = JSON.parse(await withIcon("app.webmanifest", app));
   return new Map([
     ...page,
     extra,
-    ...await Promise.all(files),
+    ["/app.webmanifest", {
+      content: new TextEncoder().encode(JSON.stringify(manifest)),
+      type: "application/manifest+json",
+      immutable: false,
+      headers,
+    }],
+    ...await Promise.all(icons),
     ...await guides(),
   ]);
 }

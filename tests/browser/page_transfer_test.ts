@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { demoFiles, servePage } from "../../web/page.ts";
+import { start, type Started } from "../../web/start.ts";
 import { type Engine, launch } from "./browser.ts";
 
 /** Most that the first visit of an empty board may transfer: everything, headers included. The aim is 100 KiB. */
@@ -8,65 +8,116 @@ const BOARD_BYTES_MAX = 113.25 * 1024;
 /** Most that the first visit of two devices side by side may transfer. */
 const TWO_BYTES_MAX = 117.5 * 1024;
 
-/** Response that a browser received. */
+/** Response that a browser received, or connection by WebSocket. */
 interface Sent {
   readonly path: string;
-  readonly status: number;
-  /** Size of its headers and its body, in bytes. */
-  readonly size: number;
+  status: number;
+  /** Bytes of its headers and its body, or of all frames so far. */
+  size: number;
 }
 
-/** Page on a port, with a count of the bytes sent. */
+/** The demo's server behind a proxy that counts every byte to the browser: those of frames on WebSockets, too. */
 class CountedPage implements AsyncDisposable {
   readonly sent: Sent[] = [];
-  /** Number of files that the page needs without a network. */
-  readonly files: number;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly url: string;
+  readonly #started: Started;
+  readonly #listener: Deno.TcpListener;
+  readonly #stopping: AbortController;
+  readonly #data: string;
+  readonly #work = new Set<Promise<void>>();
+  readonly #open = new Set<Deno.Conn>();
 
   private constructor(
-    page: (request: Request) => Response,
-    paths: readonly string[],
+    started: Started,
+    stopping: AbortController,
+    data: string,
   ) {
-    // Its HTML, and its scripts.
-    this.files = 1 +
-      paths.filter((path) => /^[/](app|sampan)-.*[.]js$/.test(path)).length;
-    this.#server = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen(): void {} },
-      (request) => {
-        const { pathname } = new URL(request.url);
-        const response = page(request);
-        const headers = [...response.headers]
-          .reduce(
-            (sum, [name, value]) => sum + name.length + value.length + 4,
-            0,
-          );
-        const body = response.body === null
-          ? 0
-          : Number(response.headers.get("content-length"));
-        if (response.status !== 404) {
-          const { status } = response;
-          this.sent.push({
-            path: pathname,
-            status,
-            size: headers + body + 100,
-          });
-        }
-        return response;
-      },
-    );
+    this.#started = started;
+    this.#stopping = stopping;
+    this.#data = data;
+    this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = this.#listener.addr as Deno.NetAddr;
+    this.url = `http://localhost:${port}/`;
+    this.#run(this.#accept());
   }
 
   static async open(): Promise<CountedPage> {
-    const files = await demoFiles();
-    return new CountedPage(servePage(files), [...files.keys()]);
+    const data = await Deno.makeTempDir({ prefix: "page-transfer-" });
+    const stopping = new AbortController();
+    const { signal } = stopping;
+    const hostname = "127.0.0.1";
+    const started = await start({ hostname, port: 0, data, signal });
+    return new CountedPage(started, stopping, data);
   }
 
-  get url(): string {
-    return `http://localhost:${this.#server.addr.port}/`;
+  /** Number of files that the page needs without a network: its HTML, its script, and those that this one names. */
+  async files(): Promise<number> {
+    const text = async (path: string): Promise<string> =>
+      await (await fetch(new URL(path, this.#started.url))).text();
+    const script = /app-[0-9a-f]+[.]js/.exec(await text(""))![0];
+    const names = (await text(script)).match(/sampan-[a-z-]+-[0-9a-f]+[.]js/g)!;
+    assert(names.length > 10);
+    return 2 + new Set(names).size;
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#server.shutdown();
+  #run(work: Promise<void>): void {
+    // A connection that ends early fails in its own way.
+    const done = work.catch(() => {}).finally(() => this.#work.delete(done));
+    this.#work.add(done);
+  }
+
+  async #accept(): Promise<void> {
+    while (true) {
+      const browser = await this.#listener.accept();
+      const { hostname, port } = new URL(this.#started.url);
+      const server = await Deno.connect({ hostname, port: Number(port) });
+      this.#open.add(browser).add(server);
+      let last: Sent | undefined;
+      this.#run(this.#pass(browser, server, (text) => {
+        // A browser waits for a response before its next request.
+        const path = /^GET (\S+) HTTP/.exec(text)?.[1];
+        if (path === undefined) return;
+        last = { path, status: 0, size: 0 };
+        this.sent.push(last);
+      }));
+      this.#run(this.#pass(server, browser, (text, size) => {
+        last!.status ||= Number(text.slice(9, 12));
+        last!.size += size;
+      }));
+    }
+  }
+
+  /** Passes on what one end sends, until it ends. */
+  async #pass(
+    from: Deno.Conn,
+    to: Deno.Conn,
+    saw: (text: string, size: number) => void,
+  ): Promise<void> {
+    const buffer = new Uint8Array(64 * 1024);
+    try {
+      while (true) {
+        const size = await from.read(buffer);
+        if (size === null) return;
+        const chunk = buffer.subarray(0, size);
+        saw(new TextDecoder().decode(chunk.subarray(0, 256)), size);
+        for (let at = 0; at < size;) at += await to.write(chunk.subarray(at));
+      }
+    } finally {
+      this.#close(from);
+      this.#close(to);
+    }
+  }
+
+  #close(connection: Deno.Conn): void {
+    if (this.#open.delete(connection)) connection.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    this.#stopping.abort();
+    for (const connection of this.#open) this.#close(connection);
+    await Promise.all([this.#started.finished, ...this.#work]);
+    await Deno.remove(this.#data, { recursive: true });
   }
 }
 
@@ -87,6 +138,15 @@ const settled = (files: number): string =>
   }
 })()`;
 
+/** Waits until an empty board is live, and has its first lists. */
+const begun = `(async () => {
+  const isThere = (selector) => document.querySelector(selector) !== null;
+  while (
+    !isThere("#state[data-state=live]") || !isThere(".list:nth-child(3)") ||
+    !isThere('#pending[data-count="0"]')
+  ) await new Promise((resolve) => setTimeout(resolve, 50));
+})()`;
+
 for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
   Deno.test({
     name:
@@ -95,6 +155,7 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
     sanitizeResources: false,
     async fn(): Promise<void> {
       await using page = await CountedPage.open();
+      const files = await page.files();
       const browser = await launch(engine);
       try {
         const size = (): number =>
@@ -121,6 +182,7 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
         const other = new URL("#plans", page.url);
         other.hostname = "127.0.0.1";
         const board = await browser.open(other.href);
+        await board.evaluate(begun, 30_000);
         await board.evaluate(settled(2), 30_000);
         assert(
           size() < BOARD_BYTES_MAX,
@@ -130,10 +192,10 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
         page.sent.length = 0;
         // The second visit fetches what the page may need later.
         await tab.reload();
-        await tab.evaluate(settled(page.files), 30_000);
+        await tab.evaluate(settled(files), 30_000);
         page.sent.length = 0;
         await tab.reload();
-        await tab.evaluate(settled(page.files), 30_000);
+        await tab.evaluate(settled(files), 30_000);
         assert(size() < 2048, JSON.stringify(page.sent));
       } finally {
         await browser.close();

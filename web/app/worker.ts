@@ -31,11 +31,8 @@ interface Fetching extends Extendable {
 const scope = globalThis as unknown as Scope;
 const CACHE = "sampan-app";
 const PAGE = "./";
-/**
- * Scripts, whose names change with their content: the server puts them here. The
- * page loads the first one at once, and the others when it needs them.
- */
-const SCRIPTS = "app.js".split(" ");
+/** Script of the page, whose name changes with its content: the server puts it here. */
+const SCRIPT = "app.js";
 
 scope.addEventListener<Extendable>("install", (event) => {
   event.waitUntil(install().then(() => scope.skipWaiting()));
@@ -43,7 +40,7 @@ scope.addEventListener<Extendable>("install", (event) => {
 
 async function install(): Promise<void> {
   const cache = await caches.open(CACHE);
-  await cache.addAll([PAGE, SCRIPTS[0]!]);
+  await cache.addAll([PAGE, SCRIPT]);
   // A device that has an older version has all of it: it gets all of the newer one,
   // too, as there may be no network at its next visit.
   if (scope.registration.active !== null) await keepRest();
@@ -58,17 +55,28 @@ scope.addEventListener<Extendable>("message", (event) => {
   event.waitUntil(keepRest());
 });
 
+/** Name of a file in a URL. */
+function nameOf(url: string): string {
+  return new URL(url).pathname.replace(/.*[/]/, "");
+}
+
+/** True for the script of a page, and for those that it loads when it needs them. Other versions have other names. */
 function isScript(url: string): boolean {
-  const { pathname } = new URL(url);
-  return SCRIPTS.some((script) => pathname.endsWith(`/${script}`));
+  return /^(app|sampan)-.*[.]js$/.test(nameOf(url));
+}
+
+/** Names of the scripts that the page may need later, which its script has. */
+async function laterScripts(cache: Cache): Promise<readonly string[]> {
+  const script = await cache.match(SCRIPT);
+  return (await script?.text())?.match(/sampan-[a-z-]+-[0-9a-f]+[.]js/g) ?? [];
 }
 
 /** Removes the scripts of older versions. */
 async function removeOld(): Promise<void> {
   const cache = await caches.open(CACHE);
+  const names = [SCRIPT, ...await laterScripts(cache)];
   for (const request of await cache.keys()) {
-    const { pathname } = new URL(request.url);
-    if (pathname.endsWith(".js") && !isScript(request.url)) {
+    if (isScript(request.url) && !names.includes(nameOf(request.url))) {
       await cache.delete(request);
     }
   }
@@ -113,7 +121,7 @@ async function kept(request: Request): Promise<Response> {
 /** Fetches the scripts that the page may need later. */
 async function keepRest(): Promise<void> {
   const cache = await caches.open(CACHE);
-  for (const script of SCRIPTS) {
+  for (const script of await laterScripts(cache)) {
     if (await cache.match(script) !== undefined) continue;
     // Without a network, the next visit tries again.
     await cache.add(script).catch(() => {});
