@@ -330,7 +330,7 @@ async function denseHTML(app: URL): Promise<string> {
 }
 
 /** Modules of the demo page with a style sheet of the same name beside them: the page, and what it loads later. */
-const STYLED = /[/](?:app|later|two)[.]ts$/;
+const STYLED = /[/](?:app|later|people|two)[.]ts$/;
 
 /** Has those modules of a folder add their style sheets to the page. */
 function styling(folder: string): Plugin {

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { RemoteStatus } from "../../src/sync/client/mod.ts";
-import { messageOf } from "../../web/app/connection.ts";
+import { messageOf } from "../../web/app/trouble.ts";
 import {
   clusterOf,
   linkTo,

@@ -28,11 +28,12 @@ import {
 import { h, icon, iconButton, save, setText } from "./dom.ts";
 import { Frames } from "./frames.ts";
 import { isRefused, loadLater } from "./lazy.ts";
-import { Messages } from "./messages.ts";
+import { type Message, Messages } from "./messages.ts";
 import { linkTo, type Place, WELCOME } from "./names.ts";
 import { DEVICES, Presence } from "./presence.ts";
 import { rememberBoard } from "./recent.ts";
 import type { RefusedEdits } from "./refused_edits.ts";
+import type { BadDay } from "./trouble.ts";
 
 /** State of this tab, as `data-sampan` of the page says it. */
 export type TabState =
@@ -126,29 +127,20 @@ class BoardPage {
   /** Shows what this tab is among those with the same board. */
   #showTab(): void {
     const { state, reason } = this.#device!.tabs.status;
-    const because = reason === undefined ? "" : ` ${reason}`;
     setTabState(TAB_STATES[state]);
-    this.#messages.set(
-      "tab",
-      state === "outdated"
-        ? {
-          tone: "warn",
-          text:
-            `Another tab runs newer code.${because} Reload to get it; edits that wait are kept.`,
-          remedies: [["Reload", (): void => location.reload()]],
-        }
-        : undefined,
-    );
-    if (state !== "memory") return;
-    this.#messages.set("storage", {
-      tone: "warn",
-      text:
-        `Nothing is kept on this device: the board works while this tab is open and connected.${because}`,
-      remedies: [[
-        "I see",
-        (): void => this.#messages.set("storage", undefined),
-      ]],
-    });
+    if (state === "outdated") this.#tell("tab", reason!);
+    else this.#messages.set("tab", undefined);
+    if (state === "memory") this.#tell("storage", reason!);
+  }
+
+  /** Shows a message about a bad day. Its words may not be on this device yet: then it is the detail. */
+  #tell(day: BadDay, detail: string): void {
+    const dismiss = (): void => this.#messages.set(day, undefined);
+    const save = this.#device && ((): Promise<void> => this.#save());
+    loadLater().then(
+      ({ badDay }) => badDay(day, detail, dismiss, save),
+      (): Message => ({ tone: "bad", text: detail }),
+    ).then((message) => this.#messages.set(day, message));
   }
 
   #show({ replica, app }: Started): void {
@@ -445,12 +437,7 @@ class BoardPage {
         isFirst = false;
         return;
       }
-      this.#messages.set("code", {
-        tone: "info",
-        text:
-          "A newer version of this page is here. Reload to get it; edits that wait are kept.",
-        remedies: [["Reload", (): void => location.reload()]],
-      });
+      this.#tell("code", "A newer version of this page is here");
     };
     // A server that was away may be back with newer code.
     const { logDB } = this.#device!;
@@ -466,20 +453,8 @@ class BoardPage {
   }
 
   #complain(error: unknown): void {
-    if (error instanceof ErrStoreFull) this.#noRoom();
+    if (error instanceof ErrStoreFull) this.#tell("full", error.message);
     else this.#messages.complain(error);
-  }
-
-  #noRoom(): void {
-    this.#messages.set("full", {
-      tone: "bad",
-      text:
-        "This device has no room left, so the last edit is not kept. Free some space, and edit again; what was kept before is safe.",
-      remedies: [
-        ["Save what is here", () => this.#save()],
-        ["Dismiss", (): void => this.#messages.set("full", undefined)],
-      ],
-    });
   }
 
   #happened(event: HostEvent): void {
@@ -491,18 +466,15 @@ class BoardPage {
         return this.#messages.complain(event.error);
       case "snapshot failed":
       case "outbox failed":
-        if (event.error instanceof ErrStoreFull) this.#noRoom();
+        if (event.error instanceof ErrStoreFull) {
+          this.#tell("full", event.error.message);
+        }
         return;
       case "purged":
-        return this.#messages.set("purged", {
-          tone: "warn",
-          text:
-            `The browser has cleared what this page kept. What the server had of this device is back (${event.decided} edits); what was not sent is lost.`,
-          remedies: [[
-            "I see",
-            (): void => this.#messages.set("purged", undefined),
-          ]],
-        });
+        return this.#tell(
+          "purged",
+          `What the server had of this device is back (${event.decided} edits)`,
+        );
     }
   }
 
@@ -557,20 +529,14 @@ class BoardPage {
   /** Says that the page could not start, and what can be done. */
   failed(error: unknown): void {
     setTabState("failed");
-    // The connection may have the better words for it.
-    if (document.querySelector("[data-topic=connection].bad") !== null) return;
-    this.#messages.set("start", {
-      tone: "bad",
-      text: `The board cannot be opened: ${
-        error instanceof Error ? error.message : `${error}`
-      }`,
-      remedies: [
-        ["Try again", (): void => location.reload()],
-        ...(this.#device === undefined ? [] : [
-          ["Save what is here", (): Promise<void> => this.#save()] as const,
-        ]),
-      ],
-    });
+    const tell = (): void => {
+      // The connection may have the better words for it.
+      if (document.querySelector("[data-topic=connection].bad") !== null) {
+        return;
+      }
+      this.#tell("start", error instanceof Error ? error.message : `${error}`);
+    };
+    loadLater().then(tell, tell);
   }
 }
 

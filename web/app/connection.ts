@@ -1,6 +1,6 @@
 /**
- * The connection in words: where it stands, when it tries again, what is wrong and
- * what can be done.
+ * The connection in words: where it stands. What is wrong and what can be done is
+ * told by code that is loaded with the first trouble.
  *
  * This module runs in a browser.
  *
@@ -10,15 +10,9 @@
 import type { RemoteStatus } from "../../src/sync/client/mod.ts";
 import type { Device } from "./device.ts";
 import { h, setText } from "./dom.ts";
-import type { Message, Messages, Remedy } from "./messages.ts";
-
-/** Ways out of a state from which no waiting helps. */
-export interface WaysOut {
-  /** Saves the board of this device, and what waits to be sent. */
-  readonly save: () => Promise<void>;
-  /** Takes the server's board instead of the one that is here; what waits to be sent is kept. */
-  readonly startOver: () => Promise<void>;
-}
+import { later, loadLater } from "./lazy.ts";
+import type { Messages } from "./messages.ts";
+import type { WaysOut } from "./trouble.ts";
 
 const WORDS: Readonly<Record<RemoteStatus["state"] | "following", string>> = {
   "following": "Connected by another tab",
@@ -33,16 +27,6 @@ const WORDS: Readonly<Record<RemoteStatus["state"] | "following", string>> = {
   "live": "Live",
 };
 
-/** Reasons that a person cannot mend, in words for everyone; of the others, the client's message says more. */
-const TROUBLES: Readonly<Record<string, string>> = {
-  "unreachable": "The server does not answer",
-  "no-answer": "The server does not answer",
-  "gateway": "The server is down",
-  "stopping": "The server is restarting",
-  "lost": "The connection was lost",
-  "cut-off": "The server has lost the others",
-};
-
 /** Progress of catching up, in words; empty if it is not known. */
 function progressOf({ clusters: [cluster] }: RemoteStatus): string {
   if (cluster === undefined) return "";
@@ -53,69 +37,8 @@ function progressOf({ clusters: [cluster] }: RemoteStatus): string {
   return all === 0 || done >= all ? "" : ` ${Math.floor(done / all * 100)} %`;
 }
 
-/** Message about a status; undefined if all is well, or only needs time. */
-export function messageOf(
-  status: RemoteStatus,
-  isPluggedIn: boolean,
-  tryNow: Remedy[1],
-  plugIn: Remedy[1],
-  { save, startOver }: WaysOut,
-): Message | undefined {
-  const { reason, retryInMs } = status;
-  if (!isPluggedIn) {
-    return {
-      tone: "info",
-      text:
-        "The plug is pulled. Go on working: edits are kept on this device, and sent once it is in again.",
-      remedies: [["Plug in", plugIn]],
-    };
-  }
-  if (reason === undefined) return undefined;
-  switch (reason.code) {
-    case "other-history":
-      return {
-        tone: "bad",
-        text:
-          "The server has another history than this device: its data was deleted, or an older backup was restored. Nothing is lost here, and nothing is sent. Take the server’s board; edits that wait are kept, and sent then.",
-        remedies: [
-          ["Save what is here", save],
-          ["Take the server’s board", startOver],
-        ],
-      };
-    case "newer-code":
-      return {
-        tone: "warn",
-        text:
-          "A newer version of this page has edited the board in a way that this one cannot show. Reload to get it; edits that wait are kept, and those made now are shown then.",
-        remedies: [["Reload", (): void => location.reload()]],
-      };
-    case "replica-failed":
-      return {
-        tone: "bad",
-        text: `The board on this device has failed: ${
-          reason.message.replace(/\.$/, "")
-        }. Edits that wait are kept.`,
-        remedies: [
-          ["Save what is here", save],
-          ["Reload", (): void => location.reload()],
-          ["Take the server’s board", startOver],
-        ],
-      };
-    default:
-      return {
-        tone: "warn",
-        text: `${
-          TROUBLES[reason.code] ?? reason.message.replace(/\.$/, "")
-        }. Edits are kept on this device, and sent later.`,
-        countdown: retryInMs === undefined
-          ? ""
-          : `Next try in ${Math.ceil(retryInMs / 1000)} s.`,
-        ...(retryInMs === undefined
-          ? {}
-          : { remedies: [["Now", tryNow]] as const }),
-      };
-  }
-}
+/** Milliseconds that the words for a trouble may take to load, before the client's own are shown. */
+const LOAD_MS_MAX = 1_000;
 
 /** Shows where a device stands, and keeps it up to date. */
 export function showConnection(
@@ -126,6 +49,13 @@ export function showConnection(
   const text = h("span");
   const pill = h("p", { id: "state" }, text);
   let said = "";
+  let isLate = false;
+  /** Trouble for which the words were loaded. */
+  let tried: string | undefined;
+  const showLate = (): void => {
+    isLate = true;
+    show();
+  };
   const show = (): void => {
     const { status } = logDB;
     const isFollowing = tabs.status.state === "following" ||
@@ -141,15 +71,27 @@ export function showConnection(
       ? progressOf(status)
       : "";
     setText(text, words + progress);
+    const { reason } = status;
     if (words !== said) messages.say(words);
     said = words;
+    const trouble = plug.isIn ? reason?.code : "unplugged";
+    if (later === undefined && trouble !== undefined && trouble !== tried) {
+      // There may be no network.
+      loadLater().then(show, showLate);
+      setTimeout(showLate, LOAD_MS_MAX);
+    }
+    tried = trouble;
     // One message for the same remedy.
-    if (status.reason?.code === "newer-code") messages.set("code", undefined);
+    if (reason?.code === "newer-code") messages.set("code", undefined);
     messages.set(
       "connection",
-      messageOf(status, plug.isIn, () => logDB.reconnect(), () => {
-        plug.isIn = true;
-      }, out),
+      later === undefined
+        ? isLate && plug.isIn && reason !== undefined
+          ? { tone: "warn", text: reason.message }
+          : undefined
+        : later.messageOf(status, plug.isIn, () => logDB.reconnect(), () => {
+          plug.isIn = true;
+        }, out),
     );
   };
   plug.addEventListener("change", () => {

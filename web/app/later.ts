@@ -9,3 +9,4 @@
 export { openCard, openDialog, openList } from "./dialogs.ts";
 export { dragCards } from "./drag.ts";
 export { RefusedEdits } from "./refused_edits.ts";
+export { badDay, messageOf } from "./trouble.ts";

@@ -14,9 +14,12 @@ export type Later = typeof import("./later.ts");
 
 let loading: Promise<Later> | undefined;
 
+/** The parts, once they are loaded. */
+export let later: Later | undefined;
+
 /** Loads the parts, once. */
 export function loadLater(): Promise<Later> {
-  loading ??= import("./later.ts").catch((error) => {
+  loading ??= import("./later.ts").then((parts) => later = parts, (error) => {
     loading = undefined;
     throw new Error(
       `This part of the page is not on this device yet (${error.message}): use it once while you are online`,
