@@ -25,7 +25,10 @@ Deno.test(
         pending === "0" && items.join() === "bread"
       );
       await person.add("poison");
-      const failed = await person.until(({ state }) => state === "failed");
+      // The words for a trouble are loaded with it.
+      const failed = await person.until(({ state, messages }) =>
+        state === "failed" && messages["connection"] !== undefined
+      );
       assertMatch(
         failed.messages["connection"]!,
         /entry \d+ cannot be applied: Cannot read properties.*Edits are kept/,

@@ -28,7 +28,7 @@ import {
 import { h, icon, iconButton, save, setText } from "./dom.ts";
 import { Frames } from "./frames.ts";
 import { isRefused, loadLater } from "./lazy.ts";
-import { type Message, Messages } from "./messages.ts";
+import { type Message, Messages, RELOAD } from "./messages.ts";
 import { linkTo, type Place, WELCOME } from "./names.ts";
 import { DEVICES, Presence } from "./presence.ts";
 import { rememberBoard } from "./recent.ts";
@@ -139,7 +139,7 @@ class BoardPage {
     const save = this.#device && ((): Promise<void> => this.#save());
     loadLater().then(
       ({ badDay }) => badDay(day, detail, dismiss, save),
-      (): Message => ({ tone: "bad", text: detail }),
+      (): Message => ({ tone: "bad", text: detail, remedies: [RELOAD] }),
     ).then((message) => this.#messages.set(day, message));
   }
 

@@ -11,7 +11,7 @@ import type { RemoteStatus } from "../../src/sync/client/mod.ts";
 import type { Device } from "./device.ts";
 import { h, setText } from "./dom.ts";
 import { later, loadLater } from "./lazy.ts";
-import type { Messages } from "./messages.ts";
+import { type Messages, RELOAD } from "./messages.ts";
 import type { WaysOut } from "./trouble.ts";
 
 const WORDS: Readonly<Record<RemoteStatus["state"] | "following", string>> = {
@@ -87,7 +87,7 @@ export function showConnection(
       "connection",
       later === undefined
         ? isLate && plug.isIn && reason !== undefined
-          ? { tone: "warn", text: reason.message }
+          ? { tone: "warn", text: reason.message, remedies: [RELOAD] }
           : undefined
         : later.messageOf(status, plug.isIn, () => logDB.reconnect(), () => {
           plug.isIn = true;

@@ -12,6 +12,9 @@ import { button, h, setText } from "./dom.ts";
 /** Something that a person can do about a message. */
 export type Remedy = readonly [text: string, run: () => Promise<void> | void];
 
+/** Reloading of the page. */
+export const RELOAD: Remedy = ["Reload", (): void => location.reload()];
+
 /** Message of the page. */
 export interface Message {
   /** Severity, which is also in the words. */

@@ -8,7 +8,7 @@
  */
 
 import type { RemoteStatus } from "../../src/sync/client/mod.ts";
-import type { Message, Remedy } from "./messages.ts";
+import { type Message, RELOAD, type Remedy } from "./messages.ts";
 
 /** Ways out of a state from which no waiting helps. */
 export interface WaysOut {
@@ -27,8 +27,6 @@ const TROUBLES: Readonly<Record<string, string>> = {
   "lost": "The connection was lost",
   "cut-off": "The server has lost the others",
 };
-
-const RELOAD: Remedy = ["Reload", (): void => location.reload()];
 
 /** Message about a status; undefined if all is well, or only needs time. */
 export function messageOf(
