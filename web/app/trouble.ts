@@ -1,5 +1,5 @@
 /**
- * What a person is told on a bad day, with what can be done. Loaded with the first
+ * Messages of a bad day, with what can be done. Loaded with the first
  * trouble, or before it, with the first use of the page.
  *
  * This module runs in a browser.
