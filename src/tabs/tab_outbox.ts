@@ -136,6 +136,8 @@ export class AttachedTabOutbox extends QueuedSubmissions
   protected session: DurableSession | undefined;
   /** Session that this tab has stored last. */
   #assigned: SharedSession | undefined;
+  /** Number of the last command in the outbox when this tab began to send, or took note of those of other tabs. */
+  #storedLast = 0;
   readonly #switching = new SwitchingQueue();
   /** Changes of the role, one at a time. */
   readonly #changes = new SerialQueue();
@@ -227,7 +229,9 @@ export class AttachedTabOutbox extends QueuedSubmissions
       this.#clusterID,
       (decided) => this.session?.acknowledge(decided),
     );
+    this.#storedLast = opened.contents.last;
     opened.onAdded = (first, commands) => {
+      this.#storedLast = first + commands.length - 1;
       this.queue.added(first, commands, 0);
       this.session?.send();
     };
@@ -275,8 +279,9 @@ export class AttachedTabOutbox extends QueuedSubmissions
     if (this.closed !== undefined) throw this.closed;
     this.#onBlocked(undefined);
     const session = new DurableSession(this.#parts, this.queue);
-    // Also those of other tabs are known here.
-    this.queue.loaded = this.queue.last;
+    // Also those that other tabs have added since it was opened. The state may have
+    // more: those of an outbox that a power cut has put back.
+    this.queue.loaded = this.#storedLast;
     this.session = session;
     // What the state has decided so far; and later, as the state of this tab may be
     // behind, what the outbox has as decided.

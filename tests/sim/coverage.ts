@@ -274,6 +274,8 @@ export const FIXED_WORLDS: readonly Job[] = [
   { seed: 7, changes: "restores,copies" },
   { seed: 34, changes: "tabs" },
   { seed: 67, changes: "tabs" },
+  { seed: 1199390671, changes: "tabs" },
+  { seed: 1199390698, changes: "tabs" },
   { seed: 3, changes: "tokens" },
   { seed: 33001421 },
   { seed: 33003136 },
