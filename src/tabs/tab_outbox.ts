@@ -279,9 +279,14 @@ export class AttachedTabOutbox extends QueuedSubmissions
     if (this.closed !== undefined) throw this.closed;
     this.#onBlocked(undefined);
     const session = new DurableSession(this.#parts, this.queue);
-    // Also those that other tabs have added since it was opened. The state may have
-    // more: those of an outbox that a power cut has put back.
-    this.queue.loaded = this.#storedLast;
+    const { queue } = this;
+    // With those that other tabs have added since it was opened. The state may have
+    // more: those of an outbox that a power cut has put back, whose numbers are given
+    // again.
+    const last = this.#storedLast;
+    this.#followed.upTo = last;
+    if (queue.last > last) queue.retract(last + 1, []);
+    queue.loaded = last;
     this.session = session;
     // What the state has decided so far; and later, as the state of this tab may be
     // behind, what the outbox has as decided.

@@ -275,6 +275,7 @@ export const FIXED_WORLDS: readonly Job[] = [
   { seed: 34, changes: "tabs" },
   { seed: 67, changes: "tabs" },
   { seed: 1199390671, changes: "tabs" },
+  { seed: 3537627191, changes: "tabs" },
   { seed: 1199390698, changes: "tabs" },
   { seed: 3, changes: "tokens" },
   { seed: 33001421 },
