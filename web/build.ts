@@ -81,7 +81,7 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan",
     text: CORE,
-    gzippedBytesMax: 39.75 * 1024,
+    gzippedBytesMax: 40.5 * 1024,
   },
   {
     name: "sampan-indexeddb",
@@ -182,7 +182,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 93 * KIB,
+    gzippedBytesMax: 92 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -192,7 +192,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 76 * KIB,
+    gzippedBytesMax: 75 * KIB,
   },
   {
     name: "offline page with a typed machine, its state in memory",
@@ -203,7 +203,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 55 * KIB,
-    gzippedBytesMax: 87.75 * KIB,
+    gzippedBytesMax: 86.75 * KIB,
   },
   {
     name: "the same, shared by the tabs of its origin (`shareTabs`)",
@@ -215,7 +215,7 @@ export const PAGES: readonly Page[] = [
       pageText("shareTabs", "./src/tabs/mod.ts"),
     ].join("\n"),
     gzippedBytesAim: 65 * KIB,
-    gzippedBytesMax: 100.75 * KIB,
+    gzippedBytesMax: 99.75 * KIB,
   },
 ];
 
@@ -239,7 +239,7 @@ export function sizeOf(code: string | Uint8Array): Size {
 }
 
 /** Upper bound of the weight of all chunks of a bundle, minified and gzipped, in bytes. Held to by a test. */
-export const CHUNKS_BYTES_MAX: number = 45.25 * 1024;
+export const CHUNKS_BYTES_MAX: number = 46 * 1024;
 
 /** Chunks of a release by name: all bundles load the same. */
 const shrunkChunks = new Map<string, Promise<Chunk>>();
@@ -251,7 +251,12 @@ const PASSES = 3;
 export async function buildRelease(
   { name, text }: Pick<Build, "name" | "text">,
 ): Promise<BundleWithChunks> {
-  const { chunks, ...bundled } = await bundleWithChunks({ name, text });
+  const { chunks, ...bundled } = await bundleWithChunks({
+    name,
+    text,
+    // Each exports the stores in memory.
+    included: ["src/nodehost/memory_stores.ts"],
+  });
   // Deno finds the types by this line, TypeScript by the name of the file.
   const preamble = `// @ts-self-types="./${name}.d.ts"`;
   return {

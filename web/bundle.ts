@@ -35,10 +35,10 @@ export interface BundleOptions {
   readonly plugins?: readonly Plugin[];
   /**
    * Called with the path of a module of this project that is imported dynamically;
-   * returns the specifier of the file that the bundle loads it from. By default it
-   * is part of the bundle.
+   * returns the specifier of the file that the bundle loads it from, or undefined for
+   * one that is part of the bundle. By default all are.
    */
-  readonly lazy?: (path: string) => Promise<string>;
+  readonly lazy?: (path: string) => Promise<string | undefined>;
 }
 
 /** A bundled module for browsers; it imports nothing but what it loads when it is first needed. */
@@ -156,7 +156,7 @@ const specifiers: Plugin = {
 };
 
 /** Leaves modules that are imported dynamically to files of their own. */
-function lazyModules(lazy: (path: string) => Promise<string>): Plugin {
+function lazyModules(lazy: NonNullable<BundleOptions["lazy"]>): Plugin {
   return {
     name: "lazy modules",
     setup(build): void {
@@ -165,10 +165,10 @@ function lazyModules(lazy: (path: string) => Promise<string>): Plugin {
         async ({ path, importer, kind }) => {
           if (kind !== "dynamic-import") return undefined;
           const { href } = new URL(path, `file://${importer}`);
-          return {
-            path: await lazy(href.slice(ROOT.href.length)),
-            external: true,
-          };
+          const found = await lazy(href.slice(ROOT.href.length));
+          return found === undefined
+            ? undefined
+            : { path: found, external: true };
         },
       );
     },
@@ -251,14 +251,21 @@ async function bundleChunk(
   return { ...bundled, name: `sampan-${stem}-${hash.slice(0, 8)}` };
 }
 
+/** Options of a bundle with chunks. */
+export interface BundleWithChunksOptions extends Omit<BundleOptions, "lazy"> {
+  /** Paths of modules that are part of the bundle although they are imported dynamically: it has their content anyway. */
+  readonly included?: readonly string[];
+}
+
 /** Bundles a module, and leaves what it imports dynamically to chunks beside it. */
 export async function bundleWithChunks(
-  options: Omit<BundleOptions, "lazy">,
+  { included = [], ...options }: BundleWithChunksOptions,
 ): Promise<BundleWithChunks> {
   const chunks = new Map<string, Promise<Chunk>>();
   const bundled = await bundle({
     ...options,
     lazy: async (path) => {
+      if (included.includes(path)) return undefined;
       const building = chunks.get(path) ?? bundleChunk(path, options);
       chunks.set(path, building);
       return `./${(await building).name}.js`;

@@ -74,10 +74,13 @@ class ServedFile {
       "cache-control": immutable
         ? "public, max-age=31536000, immutable"
         : headers?.["cache-control"] ?? "no-cache",
-      etag,
+      // What never changes need not be asked about.
+      ...(immutable ? {} : { etag }),
       vary: "accept-encoding",
     };
-    if (matches(request.headers.get("if-none-match"), etag)) {
+    if (
+      !immutable && matches(request.headers.get("if-none-match"), etag)
+    ) {
       return new Response(null, { status: 304, headers: caching });
     }
     const all = new Headers({
@@ -251,7 +254,7 @@ export async function pageFiles(
       withoutMap(
         options.minify === false
           ? code
-          : (await shrink({ code }, { name, passes: 2 })).code,
+          : (await shrink({ code }, { name, passes: 3 })).code,
       );
     const app = bytes(await smaller(code, name));
     const worker = await bundle({

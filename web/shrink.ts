@@ -78,7 +78,14 @@ export async function shrink<B extends Partial<Bundle> & Pick<Bundle, "code">>(
   const options = {
     module: true,
     ecma: 2020,
-    compress: { ecma: 2020, passes, sequences: false, unsafe_arrows: true },
+    compress: {
+      ecma: 2020,
+      passes,
+      inline: 1,
+      unsafe_arrows: true,
+      // Code that is longer without it is smaller when it is compressed.
+      sequences: false,
+    },
     format: { preamble },
     ...(map === undefined ? {} : {
       sourceMap: { content: map, url: `${name}.js.map` },

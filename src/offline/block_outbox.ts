@@ -25,17 +25,12 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import { loadOnce } from "../statemachine/load.ts";
 import type { StoreLease } from "../store/lease.ts";
 import { clustersUnder } from "../store/names.ts";
 import type { BlockStore, Durability } from "../store/store.ts";
-import { nextClientID } from "./client_chain.ts";
 import { BlockQueue, contentsOf, loadQueue } from "./block_queue.ts";
-import {
-  BlockNames,
-  encodeHead,
-  encodeSettled,
-  type QueueHead,
-} from "./outbox_block.ts";
+import { BlockNames } from "./outbox_block.ts";
 import type {
   JoiningParts,
   SharedOutboxQueue,
@@ -68,6 +63,12 @@ export interface BlockOutboxOptions {
    */
   readonly bytesMax?: number;
 }
+
+/** Loads what prepares submissions for another history. */
+const loadStartOver = /* @__PURE__ */ loadOnce(
+  "starts an outbox over",
+  () => import("./start_over.ts"),
+);
 
 /**
  * {@linkcode Outbox} on a {@linkcode BlockStore}. Of a damaged queue nothing is
@@ -232,42 +233,8 @@ export class BlockOutbox implements Outbox, SharedOutboxStore {
    */
   startOver(clusterID: bigint, pending?: readonly number[]): Promise<void> {
     return this.#exclusively(clusterID, async () => {
-      const names = new BlockNames(clusterID);
-      const { env } = this.#options;
-      const stored = await loadQueue(this.#store, clusterID, env, true);
-      if (!stored.hasHead) return;
-      const { sendLimit, decided, commands } = contentsOf(stored);
-      const { head } = stored;
-      const isPending = new Set(pending);
-      const done = pending === undefined
-        ? []
-        : commands.map((_, i) => decided + 1 + i)
-          .filter((number) => !isPending.has(number));
-      const { session, clientID, lostSession } = head;
-      const isUsed = session?.clientID === clientID || lostSession > 0;
-      const next: QueueHead = {
-        ...head,
-        sendLimit,
-        // Indexes of the other history mean nothing in this one. It may have sessions
-        // that were opened with the client id before the histories part; a copy of
-        // this outbox goes on with the same one.
-        clientID: isUsed ? nextClientID(clientID) : clientID,
-        lostSession: 0,
-        session: session &&
-          { ...session, known: undefined, isSuperseded: true },
-      };
-      // They keep their places until all before them are decided too.
-      const put = done.map((number) => ({
-        key: names.settledBlock(number),
-        bytes: encodeSettled(clusterID, {
-          number,
-          state: "dismissed",
-          reason: "",
-          cmd: new Uint8Array(),
-        }),
-      }));
-      put.push({ key: names.head, bytes: encodeHead(clusterID, next) });
-      await this.#store.write({ put }, "strict");
+      const { startOver } = await loadStartOver();
+      await startOver(this.#store, clusterID, this.#options.env, pending);
     });
   }
 

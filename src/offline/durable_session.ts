@@ -35,6 +35,7 @@ import {
 import { isOtherCommand } from "../rsm/session_table.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import { ErrNewerCode, ErrOtherAuthor } from "../statemachine/errors.ts";
+import { loadOnce } from "../statemachine/load.ts";
 import type { Result } from "../statemachine/types.ts";
 import { hasLaterSession } from "./client_chain.ts";
 import { DeviceLookup } from "./device_session.ts";
@@ -45,11 +46,9 @@ import type {
   OutboxSession,
   QueueContents,
 } from "./outbox_store.ts";
-import { claimSession } from "./session_claim.ts";
 import { StoredSession } from "./stored_session.ts";
 import type { QueuedSubmission } from "./submission.ts";
 import type { SubmissionQueue } from "./submission_queue.ts";
-import { settleSuperseded } from "./superseded_session.ts";
 
 /**
  * Phase of a durable session:
@@ -81,6 +80,12 @@ export type Phase =
   | "other history"
   | "older code"
   | "closed";
+
+/** Loads what goes on with a session of an earlier process, or in another history. */
+const loadEarlier = /* @__PURE__ */ loadOnce(
+  "goes on with an earlier session",
+  () => import("./earlier_session.ts"),
+);
 
 /** Session of one outbox, across the processes that send through it. */
 export class DurableSession {
@@ -692,6 +697,7 @@ export class DurableSession {
   async #claim(record: OutboxSession): Promise<void> {
     const session = this.#session!;
     try {
+      const { claimSession } = await loadEarlier();
       const claimed = await claimSession({
         ...this.#parts,
         queue: this.#queue,
@@ -730,6 +736,7 @@ export class DurableSession {
   /** Settles the commands that may have been sent in another history; the others go through a new session. */
   async #settleSuperseded(superseded: OutboxSession): Promise<void> {
     const queue = this.#queue;
+    const { settleSuperseded } = await loadEarlier();
     await settleSuperseded(superseded, {
       ...this.#parts,
       queue,

@@ -20,14 +20,12 @@ import {
   SYNC_TOKEN_BYTES_MAX,
 } from "../limits.ts";
 import { ErrProtocol } from "./errors.ts";
-import {
-  type Append,
-  type EndReason,
-  type Hello,
-  type Message,
-  type Reference,
-  VERSION_MAX,
-  type Versions,
+import type {
+  Append,
+  EndReason,
+  Hello,
+  Message,
+  Reference,
 } from "./messages.ts";
 
 /** Reasons why streams end, in the order of their numbers on the wire. */
@@ -266,8 +264,8 @@ function writeAll(writer: ByteWriter, type: FieldType, value: unknown): void {
 }
 
 /**
- * Decodes a frame. Its bytes must not change afterwards: the message refers to
- * them.
+ * Decodes a frame, which is no hello: servers decode those. Its bytes must not change
+ * afterwards: the message refers to them.
  *
  * @throws ErrProtocol if the frame is not the encoding of a message
  */
@@ -276,18 +274,24 @@ export function decodeMessage(frame: Uint8Array): Message {
   if (code === undefined) {
     throw new ErrProtocol("Frame has 0 bytes; a message has at least 1");
   }
-  const type = isHello(frame) ? "hello" : TYPES.get(code);
+  const type = TYPES.get(code);
   if (type === undefined) {
     throw new ErrProtocol(`Frame has the unknown message code ${code}`);
   }
-  const message: Record<string, unknown> = { type };
-  let reader = new ByteReader(frame, 1);
-  if (type === "hello") {
-    const { first, last, fields } = splitHello(frame);
-    message.first = first;
-    message.last = last;
-    reader = new ByteReader(fields);
-  }
+  return decodeFields({ type }, new ByteReader(frame, 1));
+}
+
+/**
+ * Decodes the fields of a message of a type.
+ *
+ * @throws ErrProtocol if they are malformed
+ */
+export function decodeFields(
+  start: Pick<Message, "type">,
+  reader: ByteReader,
+): Message {
+  const { type } = start;
+  const message: Record<string, unknown> = { ...start };
   const [, ...fields] = LAYOUTS[type];
   for (const [name, type] of fields) {
     try {
@@ -418,9 +422,6 @@ function readText(reader: ByteReader): string {
   );
 }
 
-/** First version whose hello has the fields of `LAYOUTS`. */
-const VERSION_LEAST = 2;
-
 /**
  * Preamble of a hello, the same in every version, around the two versions at
  * offset 2 and the length of the fields at its end. Version 1 was MessagePack: to
@@ -428,10 +429,23 @@ const VERSION_LEAST = 2;
  * they ignore. So a server and a client of different versions understand which
  * versions the other end speaks.
  */
-const PREAMBLE: readonly number[] = [0x98, 1, 0, 0, 0xc0, 0, 0, 0xc0, 0xc5];
+export const PREAMBLE: readonly number[] = [
+  0x98,
+  1,
+  0,
+  0,
+  0xc0,
+  0,
+  0,
+  0xc0,
+  0xc5,
+];
 
-const PREAMBLE_LENGTH_AT = 9;
-const PREAMBLE_BYTES = 11;
+/** Offset of the length of the fields in a preamble, in bytes. */
+export const PREAMBLE_LENGTH_AT = 9;
+
+/** Length of a preamble, in bytes. */
+export const PREAMBLE_BYTES = 11;
 
 function afterPreamble({ first, last }: Hello, fields: Uint8Array): Uint8Array {
   const frame = new Uint8Array(PREAMBLE_BYTES + fields.length);
@@ -442,32 +456,3 @@ function afterPreamble({ first, last }: Hello, fields: Uint8Array): Uint8Array {
   frame.set(fields, PREAMBLE_BYTES);
   return frame;
 }
-
-/** True for a hello of any version: a short array of MessagePack with code 1. */
-function isHello(frame: Uint8Array): boolean {
-  return (frame[0]! & 0xf0) === 0x90 && frame[1] === 1;
-}
-
-function splitHello(
-  frame: Uint8Array,
-): Versions & { readonly fields: Uint8Array } {
-  const [, , first = 0, last = 0] = frame;
-  if (last < first || first < 1 || last > VERSION_MAX) {
-    throw new ErrProtocol(`Message hello has the versions ${first} to ${last}`);
-  }
-  // The fields of such a hello are unknown, and not needed to refuse it.
-  if (last < VERSION_LEAST) return { first, last, fields: NO_FIELDS };
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
-  const isPreamble = frame.length >= PREAMBLE_BYTES &&
-    PREAMBLE.every((byte, i) => i === 2 || i === 3 || frame[i] === byte) &&
-    view.getUint16(PREAMBLE_LENGTH_AT) === frame.length - PREAMBLE_BYTES;
-  if (!isPreamble) {
-    throw new ErrProtocol(
-      `Message hello of ${frame.length} bytes has no valid preamble`,
-    );
-  }
-  return { first, last, fields: frame.subarray(PREAMBLE_BYTES) };
-}
-
-/** Encoded fields of a hello without token or credit. */
-const NO_FIELDS = /* @__PURE__ */ new Uint8Array(4);

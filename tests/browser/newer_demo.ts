@@ -33,7 +33,7 @@ const CHANGES: Readonly<Record<string, readonly [string, string][]>> = {
     },
     // Final: there is no inverse.`,
   ]],
-  "app/board_view.ts": [[
+  "app/board_moves.ts": [[
     '      case "n":',
     `      case "s":
         actions.run(actions.do.star({ id: card.id }), card.id);

@@ -85,12 +85,17 @@ const HOST = [
   "StateMachine",
   "SessionTable",
   "Recovery",
-  "MemoryLogDB",
-  "MemoryFileStore",
 ];
 
 /** Classes and functions of the host that are loaded when they are first needed. */
-const LOADED_LATER = ["SnapshotMaker", "SnapshotWriter", "locateFailure"];
+const LOADED_LATER = [
+  "MemoryLogDB",
+  "MemoryFileStore",
+  "SnapshotMaker",
+  "SnapshotRecovery",
+  "SnapshotWriter",
+  "locateFailure",
+];
 
 const MACHINES = [
   "KVStateMachine",

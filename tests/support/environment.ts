@@ -13,6 +13,8 @@ import type { Env } from "../../src/env.ts";
 // All that load code when it is first needed.
 import "../../src/nodehost/default_stores.ts";
 import "../../src/nodehost/load.ts";
+import "../../src/offline/block_outbox.ts";
+import "../../src/offline/durable_session.ts";
 import "../../src/snapshot/block_snapshot_store.ts";
 import "../../src/sync/client/link.ts";
 import "../../src/sync/client/remote_snapshots.ts";

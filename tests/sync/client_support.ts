@@ -13,7 +13,8 @@ import type {
   Records,
 } from "../../src/ports/mod.ts";
 import { SYNC_READ_IDLE_MS } from "../../src/limits.ts";
-import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
+import { encodeMessage } from "../../src/sync/message_codec.ts";
+import { decodeFromClient } from "../../src/sync/server/hello.ts";
 import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
 import { unpackFrame } from "../../src/sync/packing.ts";
 import {
@@ -103,7 +104,7 @@ export class Peer implements TransportListener {
 
   frame(bytes: Uint8Array): void {
     const frame = unpackFrame(bytes);
-    const message = decodeMessage(frame);
+    const message = decodeFromClient(frame);
     if (message.type === "append") this.dataBytes += frame.length;
     this.got.push(message);
   }

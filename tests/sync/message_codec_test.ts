@@ -12,7 +12,8 @@ import {
   SYNC_TOKEN_BYTES_MAX,
 } from "../../src/limits.ts";
 import { ErrProtocol } from "../../src/sync/errors.ts";
-import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
+import { encodeMessage } from "../../src/sync/message_codec.ts";
+import { decodeFromClient } from "../../src/sync/server/hello.ts";
 import type { EndReason, Message } from "../../src/sync/messages.ts";
 import { random32 } from "../support/random.ts";
 
@@ -183,9 +184,9 @@ const GOLDEN: { readonly [type in Message["type"]]: [Message, string] } = {
 };
 
 for (const [type, [message, frame]] of Object.entries(GOLDEN)) {
-  Deno.test(`encodeMessage() and decodeMessage() keep the bytes of a ${type}`, () => {
+  Deno.test(`encodeMessage() and decodeFromClient() keep the bytes of a ${type}`, () => {
     assertEquals(hex(encodeMessage(message)), frame);
-    assertEquals(decodeMessage(fromHex(frame)), message);
+    assertEquals(decodeFromClient(fromHex(frame)), message);
   });
 }
 
@@ -253,7 +254,7 @@ function anyMessage(random: Random): Message {
   return anyFields(random, { ...golden }) as unknown as Message;
 }
 
-Deno.test("decodeMessage() returns what encodeMessage() was given, for messages of any content", () => {
+Deno.test("decodeFromClient() returns what encodeMessage() was given, for messages of any content", () => {
   const random = random32(seed);
   for (let i = 0; i < 5_000; i++) {
     const message = anyMessage(random);
@@ -261,11 +262,11 @@ Deno.test("decodeMessage() returns what encodeMessage() was given, for messages 
     if (message.type === "checkpoint" && random() % 2 === 0) {
       Object.assign(message, { state: undefined });
     }
-    assertEquals(decodeMessage(encodeMessage(message)), message, `${seed}`);
+    assertEquals(decodeFromClient(encodeMessage(message)), message, `${seed}`);
   }
 });
 
-Deno.test("decodeMessage() takes no damaged frame for a message, or one whose encoding it is [H11]", () => {
+Deno.test("decodeFromClient() takes no damaged frame for a message, or one whose encoding it is [H11]", () => {
   const random = random32(seed);
   let refused = 0;
   for (let i = 0; i < 6_000; i++) {
@@ -284,7 +285,7 @@ Deno.test("decodeMessage() takes no damaged frame for a message, or one whose en
     }
     let message: Message;
     try {
-      message = decodeMessage(frame);
+      message = decodeFromClient(frame);
     } catch (error) {
       assertInstanceOf(error, ErrProtocol, `${seed}`);
       refused++;
@@ -297,7 +298,7 @@ Deno.test("decodeMessage() takes no damaged frame for a message, or one whose en
   assert(refused > 1_500, `${refused} were refused`);
 });
 
-Deno.test("decodeMessage() refuses each frame that is not exactly a message, and says why [H11]", () => {
+Deno.test("decodeFromClient() refuses each frame that is not exactly a message, and says why [H11]", () => {
   const cases: readonly (readonly [frame: string, words: string])[] = [
     ["", "Frame has 0 bytes"],
     ["63", "unknown message code 99"],
@@ -325,22 +326,22 @@ Deno.test("decodeMessage() refuses each frame that is not exactly a message, and
     ["98 01 02 02 c0 00 00 c0 c5 00 03 00 00 00", "Field renews"],
   ];
   for (const [frame, words] of cases) {
-    assertThrows(() => decodeMessage(fromHex(frame)), ErrProtocol, words);
+    assertThrows(() => decodeFromClient(fromHex(frame)), ErrProtocol, words);
   }
 });
 
-Deno.test("decodeMessage() bounds texts, tokens and arrays before it allocates anything for them [H11]", () => {
+Deno.test("decodeFromClient() bounds texts, tokens and arrays before it allocates anything for them [H11]", () => {
   const text = (length: number): Uint8Array =>
     encodeMessage({ type: "held", channel: 1, reason: "€".repeat(length) });
-  decodeMessage(text(SYNC_TEXT_BYTES_MAX));
+  decodeFromClient(text(SYNC_TEXT_BYTES_MAX));
   assertThrows(
-    () => decodeMessage(text(SYNC_TEXT_BYTES_MAX + 1)),
+    () => decodeFromClient(text(SYNC_TEXT_BYTES_MAX + 1)),
     ErrProtocol,
     "over the limit",
   );
   assertThrows(
     () =>
-      decodeMessage(
+      decodeFromClient(
         encodeMessage({
           type: "held",
           channel: 1,
@@ -352,9 +353,9 @@ Deno.test("decodeMessage() bounds texts, tokens and arrays before it allocates a
   );
   const token = (length: number): Uint8Array =>
     encodeMessage({ type: "token", token: "x".repeat(length) });
-  decodeMessage(token(SYNC_TOKEN_BYTES_MAX));
+  decodeFromClient(token(SYNC_TOKEN_BYTES_MAX));
   assertThrows(
-    () => decodeMessage(token(SYNC_TOKEN_BYTES_MAX + 1)),
+    () => decodeFromClient(token(SYNC_TOKEN_BYTES_MAX + 1)),
     ErrProtocol,
     "Length 16385 is over the limit of 16384",
   );
@@ -367,9 +368,9 @@ Deno.test("decodeMessage() bounds texts, tokens and arrays before it allocates a
       sessions: [],
       stateVersions: [],
     });
-  decodeMessage(hashes(EXPLAIN_ENTRIES_MAX));
+  decodeFromClient(hashes(EXPLAIN_ENTRIES_MAX));
   assertThrows(
-    () => decodeMessage(hashes(EXPLAIN_ENTRIES_MAX + 1)),
+    () => decodeFromClient(hashes(EXPLAIN_ENTRIES_MAX + 1)),
     ErrProtocol,
     "over the limit",
   );
@@ -384,23 +385,23 @@ Deno.test("decodeMessage() bounds texts, tokens and arrays before it allocates a
       references: [],
       bytes,
     });
-  decodeMessage(entries(BATCH_RECORDS_MAX));
+  decodeFromClient(entries(BATCH_RECORDS_MAX));
   assertThrows(
-    () => decodeMessage(entries(BATCH_RECORDS_MAX + 1)),
+    () => decodeFromClient(entries(BATCH_RECORDS_MAX + 1)),
     ErrProtocol,
     "over the limit",
   );
   // A count of 2^53-1 in a large frame.
   const bomb = new Uint8Array(SYNC_FRAME_BYTES_MAX);
   bomb.set(fromHex("13 05 ff ff ff ff ff ff ff 0f"));
-  assertThrows(() => decodeMessage(bomb), ErrProtocol, "over the limit");
+  assertThrows(() => decodeFromClient(bomb), ErrProtocol, "over the limit");
 });
 
 Deno.test("a welcome and a hello with fields that a later version appends are read without them [U14]", () => {
   const [welcome, frame] = GOLDEN.welcome;
-  assertEquals(decodeMessage(fromHex(`${frame} 01 02 03`)), welcome);
+  assertEquals(decodeFromClient(fromHex(`${frame} 01 02 03`)), welcome);
   assertEquals(
-    decodeMessage(
+    decodeFromClient(
       fromHex("98 01 02 03 c0 00 00 c0 c5 00 07 00 05 80 08 00 ff ff"),
     ),
     {
@@ -417,7 +418,7 @@ Deno.test("a welcome and a hello with fields that a later version appends are re
 
 Deno.test("encodeMessage() replaces a lone surrogate of a text that is shown", () => {
   const frame = encodeMessage({ type: "held", channel: 1, reason: "a\ud800" });
-  assertEquals(decodeMessage(frame), {
+  assertEquals(decodeFromClient(frame), {
     type: "held",
     channel: 1,
     reason: "a\ufffd",

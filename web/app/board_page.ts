@@ -25,7 +25,7 @@ import {
   openDevice,
   type Started,
 } from "./device.ts";
-import { h, icon, iconButton, save, setText } from "./dom.ts";
+import { h, icon, iconButton, setText } from "./dom.ts";
 import { Frames } from "./frames.ts";
 import { isRefused, loadLater } from "./lazy.ts";
 import { type Message, Messages, RELOAD } from "./messages.ts";
@@ -389,17 +389,10 @@ class BoardPage {
     title: string,
     load: () => Promise<T>,
     fill: (part: T, dialog: HTMLDialogElement) => void,
-    instead =
-      "This is not on this device yet: open it once while you are online.",
+    instead?: string,
   ): void {
-    loadLater().then(({ openDialog }) => {
-      openDialog(title, (dialog) => {
-        load().then(
-          (part) => fill(part, dialog),
-          () => dialog.append(h("p", {}, instead)),
-        );
-      });
-    }).catch((error) => this.#messages.complain(error));
+    loadLater().then(({ openPart }) => openPart(title, load, fill, instead))
+      .catch((error) => this.#messages.complain(error));
   }
 
   #inspect(replica: BoardReplica): void {
@@ -480,43 +473,17 @@ class BoardPage {
 
   /** Saves the board that is here as a snapshot another host can import, and the edits that were not sent. */
   async #save(): Promise<void> {
-    const { host, clusterID } = this.#device!;
-    const { snapshot, pending } = await host.exportData(clusterID);
-    save(`${this.#place.board}.snapshot`, await new Response(snapshot).blob());
-    if (pending.length === 0) return;
-    const edits = pending.map(({ id, state, cmd }) => ({
-      id,
-      state,
-      cmd: btoa(String.fromCharCode(...cmd)),
-    }));
-    save(
-      `${this.#place.board}-edits.json`,
-      new Blob([JSON.stringify(edits)]),
-    );
+    const { saveBoard } = await loadLater();
+    await saveBoard(this.#device!, this.#place.board);
   }
 
-  /** Puts what was saved in files on the board, by edits: they are decided like any others. */
   async #load(
     files: readonly File[],
     replica: BoardReplica,
     app: Started["app"],
   ): Promise<void> {
-    const { importFiles } = await import("./import.ts");
-    const text = await importFiles(files, {
-      app,
-      create: board.create,
-      decode: (cmd) => board.decode(cmd),
-      isPending: (cmd) =>
-        replica.pending().some((one) => `${one.cmd}` === `${cmd}`),
-    });
-    this.#messages.set("import", {
-      tone: "info",
-      text,
-      remedies: [[
-        "Dismiss",
-        (): void => this.#messages.set("import", undefined),
-      ]],
-    });
+    const { loadFiles } = await import("./import.ts");
+    await loadFiles(files, { app, board, replica, messages: this.#messages });
   }
 
   async #startOver(): Promise<void> {

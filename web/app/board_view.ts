@@ -13,11 +13,12 @@ import { CardView } from "./card_view.ts";
 import type { BoardApp } from "./device.ts";
 import { h } from "./dom.ts";
 import type { DialogParts } from "./dialogs.ts";
-import type { Drop } from "./drag.ts";
 import type { Frames } from "./frames.ts";
 import { firstUse, type Later, loadLater } from "./lazy.ts";
 import { ListView } from "./list_view.ts";
-import { quote } from "./words.ts";
+
+/** Keys that are kept until what takes them has been loaded. */
+const KEYS_MAX = 32;
 
 /** Parts of the page that the board uses. */
 export interface BoardParts {
@@ -86,18 +87,35 @@ export class BoardView {
       this.#height = innerHeight;
       this.#schedule();
     });
-    this.element.onkeydown = (event): void => this.#key(event);
-    // A finger may rest on a card already when what moves it has been loaded.
+    // A finger may rest on a card already when what moves it has been loaded, or keys
+    // have been pressed.
     let held: PointerEvent | undefined;
+    const pressed: KeyboardEvent[] = [];
+    this.element.onkeydown = (event): void => {
+      if (pressed.length < KEYS_MAX) pressed.push(event);
+    };
     this.element.onpointerdown = (event): void => {
       held = event;
     };
     this.element.onpointerup = this.element.onpointercancel = (): void => {
       held = undefined;
     };
-    void firstUse().then(({ dragCards }) => {
-      dragCards(this.element, (to) => this.#drop(to), held);
+    void firstUse().then(({ BoardMoves, dragCards, openCard }) => {
+      const moves = new BoardMoves({
+        ...parts,
+        element: this.element,
+        lists: () => this.#ordered,
+        card: (id) => this.#cards.get(id),
+        focus: (card) => this.#focus(card),
+        focusNext: (id) => {
+          this.#focusNext = id;
+        },
+        open: (card) => openCard(card, parts.dialogs),
+      });
+      dragCards(this.element, (to) => moves.drop(to), held);
       this.element.onpointerdown = null;
+      this.element.onkeydown = (event): void => moves.key(event);
+      for (const event of pressed) moves.key(event);
     });
     this.#draw();
   }
@@ -200,118 +218,6 @@ export class BoardView {
   #open(open: (later: Later) => void): void {
     const { voice } = this.#parts;
     loadLater().then(open).catch((error) => voice.complain(error));
-  }
-
-  #drop({ id, list, before }: Drop): void {
-    const card = this.#cards.get(id)?.card;
-    if (card === undefined) return;
-    const rows = this.cards(list);
-    const at = rows.findIndex((row) => row.id === id);
-    if (at >= 0 && (rows[at + 1]?.id ?? null) === before) return;
-    this.#move(card, list, before);
-  }
-
-  #move({ id, text }: Card, list: string, before: string | null): void {
-    const { actions, voice } = this.#parts;
-    actions.run(actions.do.move({ id, list, before }), id);
-    const title = this.#lists.get(list)?.list.title ?? "";
-    const rows = this.cards(list).filter((card) => card.id !== id);
-    const at = rows.findIndex((card) => card.id === before);
-    const place = (at < 0 ? rows.length : at) + 1;
-    voice.say(
-      `${quote(text)} moved to ${quote(title)}, place ${place} of ${
-        rows.length + 1
-      }`,
-    );
-  }
-
-  #key(event: KeyboardEvent): void {
-    const { target, key, altKey, ctrlKey, metaKey } = event;
-    const element = target as HTMLElement;
-    const id = element.closest<HTMLElement>(".card")?.dataset["card"];
-    const view = id === undefined ? undefined : this.#cards.get(id);
-    if (
-      view === undefined || ctrlKey || metaKey ||
-      element.matches("textarea, input[type=text]")
-    ) return;
-    const done = altKey ? this.#moveBy(view.card, key) : this.#go(view, key);
-    if (done) event.preventDefault();
-  }
-
-  /** Sign of an arrow key along the lists: they run from right to left where the page does. */
-  #sideways(key: string): number {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
-    const isRightToLeft = getComputedStyle(this.element).direction === "rtl";
-    return isRightToLeft ? -step : step;
-  }
-
-  #moveBy(card: Card, key: string): boolean {
-    const { id, list } = card;
-    const rows = this.cards(list);
-    const at = rows.findIndex((row) => row.id === id);
-    const sideways = this.#sideways(key);
-    if (sideways !== 0) {
-      const lists = this.#ordered;
-      const other = lists[
-        lists.findIndex((view) => view.list.id === list) + sideways
-      ];
-      if (other === undefined) return true;
-      this.#focusNext = id;
-      this.#move(card, other.list.id, other.rows[at]?.id ?? null);
-      return true;
-    }
-    if (key !== "ArrowUp" && key !== "ArrowDown") return false;
-    const isUp = key === "ArrowUp";
-    if (isUp ? at === 0 : at === rows.length - 1) return true;
-    const before = rows[isUp ? at - 1 : at + 2]?.id ?? null;
-    this.#move(card, list, before);
-    this.#focusNext = id;
-    return true;
-  }
-
-  #go(view: CardView, key: string): boolean {
-    const { card } = view;
-    const { actions, dialogs } = this.#parts;
-    const list = this.#lists.get(card.list);
-    const at = list?.rows.findIndex(({ id }) => id === card.id) ?? 0;
-    const sideways = this.#sideways(key);
-    if (sideways !== 0) {
-      let next = this.#ordered.indexOf(list!);
-      do next += sideways; while (this.#ordered[next]?.rows.length === 0);
-      const rows = this.#ordered[next]?.rows ?? [];
-      this.#focus(rows[Math.min(at, rows.length - 1)]);
-      return true;
-    }
-    switch (key) {
-      case "ArrowUp":
-        this.#focus(list?.rows[at - 1]);
-        return true;
-      case "ArrowDown":
-        this.#focus(list?.rows[at + 1]);
-        return true;
-      case "t":
-      case "T": {
-        const { id, done } = card;
-        actions.run(actions.do.tick({ id, done: !done }), id);
-        return true;
-      }
-      case "Delete":
-      case "Backspace":
-        this.#focus(list?.rows[at + 1] ?? list?.rows[at - 1]);
-        actions.run(actions.do.archive({ id: card.id }), card.id);
-        this.#parts.voice.say(`${quote(card.text)} is archived`);
-        return true;
-      case "m":
-      case "M":
-        this.#open(({ openCard }) => openCard(card, dialogs));
-        return true;
-      case "n":
-      case "N":
-        list?.focusField();
-        return true;
-      default:
-        return false;
-    }
   }
 
   #focus(card: Card | undefined): void {

@@ -66,6 +66,22 @@ export function openDialog(
   return dialog;
 }
 
+/** Opens a dialog with a part of the page that is loaded when it is first needed; `instead` is shown where that is not possible. */
+export function openPart<T>(
+  title: string,
+  load: () => Promise<T>,
+  fill: (part: T, dialog: HTMLDialogElement) => void,
+  instead =
+    "This is not on this device yet: open it once while you are online.",
+): void {
+  openDialog(title, (dialog) => {
+    load().then(
+      (part) => fill(part, dialog),
+      () => dialog.append(h("p", {}, instead)),
+    );
+  });
+}
+
 /** Field with a label above it. */
 export function labelled(text: string, field: HTMLElement): HTMLLabelElement {
   return h("label", {}, h("span", {}, text), field);

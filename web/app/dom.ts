@@ -87,11 +87,3 @@ export function iconButton(
     icon(name),
   );
 }
-
-/** Has the browser save a file. */
-export function save(name: string, content: Blob): void {
-  const href = URL.createObjectURL(content);
-  h("a", { download: name, href }).click();
-  // The browser has to have begun.
-  setTimeout(() => URL.revokeObjectURL(href), 60_000);
-}

@@ -6,7 +6,9 @@
  * @module
  */
 
-export { openCard, openDialog, openList } from "./dialogs.ts";
+export { BoardMoves } from "./board_moves.ts";
+export { openCard, openDialog, openList, openPart } from "./dialogs.ts";
 export { dragCards } from "./drag.ts";
 export { RefusedEdits } from "./refused_edits.ts";
+export { saveBoard } from "./save_board.ts";
 export { badDay, messageOf } from "./trouble.ts";

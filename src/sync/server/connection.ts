@@ -16,7 +16,7 @@ import {
 import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
-import { decodeMessage } from "../message_codec.ts";
+
 import {
   type Append,
   appendCredit,
@@ -32,6 +32,7 @@ import {
   type Transport,
   type TransportListener,
 } from "../transport.ts";
+import { decodeFromClient } from "./hello.ts";
 import { checkRecords } from "./admission.ts";
 import {
   type AuthenticatedConnection,
@@ -230,7 +231,7 @@ export class Connection
       );
     }
     const single = this.#state === "open" ? unpackFrame(frame) : frame;
-    const message = decodeMessage(single);
+    const message = decodeFromClient(single);
     this.#assembler.expect(message.type);
     this.#allow(message, single.length);
     if (message.type !== "part") return [message, single.length];
@@ -238,7 +239,7 @@ export class Connection
     quotas.setUnfinished(this, this.#assembler.bytes);
     if (joined === undefined) return undefined;
     const whole = unpackFrame(joined);
-    const assembled = decodeMessage(whole);
+    const assembled = decodeFromClient(whole);
     if (assembled.type === "part" || assembled.type === "hello") {
       throw new ErrProtocol(`Message ${assembled.type} was sent in parts`);
     }

@@ -460,7 +460,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "copies of an outbox start over with client ids of their own",
-    file: "src/offline/block_outbox.ts",
+    file: "src/offline/start_over.ts",
     find: "isUsed ? nextClientID(clientID) : clientID",
     replace: "env.random64()",
     seeds: 250,
