@@ -319,21 +319,21 @@ Deno.test("signatures are compared as in the example of Amazon's documentation",
   await assertRejects(() => sign(right.replace("f", "e")));
 });
 
-/** Store whose service answers with an error. */
-function refusing(status: number, code: string): S3SnapshotStore {
+/** Store whose service gives the answers of a function. */
+function answering(answer: () => Response): S3SnapshotStore {
   return new S3SnapshotStore({
     bucket: "boards",
     endpoint: "http://127.0.0.1:1",
     accessKeyId: "a",
     secretAccessKey: "b",
-    fetch: () =>
-      Promise.resolve(
-        new Response(
-          `<Error><Code>${code}</Code><Message>No.</Message></Error>`,
-          { status },
-        ),
-      ),
+    fetch: () => Promise.resolve(answer()),
   });
+}
+
+/** Store whose service answers with an error. */
+function refusing(status: number, code: string): S3SnapshotStore {
+  const text = `<Error><Code>${code}</Code><Message>No.</Message></Error>`;
+  return answering(() => new Response(text, { status }));
 }
 
 Deno.test("the answers of an S3 service to a wrong clock, region or permission, and to a full bucket, say what to do", async () => {
@@ -358,57 +358,35 @@ Deno.test("the answers of an S3 service to a wrong clock, region or permission, 
 
 Deno.test("an answer with status 200 that is no list is refused in words, and one without an end is not received", async () => {
   for (const answer of ["<html>Welcome</html>", "", '{"keys": []}']) {
-    await using store = new S3SnapshotStore({
-      bucket: "boards",
-      endpoint: "http://127.0.0.1:1",
-      accessKeyId: "a",
-      secretAccessKey: "b",
-      fetch: () => Promise.resolve(new Response(answer)),
-    });
+    await using store = answering(() => new Response(answer));
     const error = await assertRejects(() => store.list(1n), ErrS3);
     assertEquals(error.code, "NoList");
     assertMatch(error.message, /check that endpoint is an S3 service/);
     assert(error.message.includes(answer));
   }
   let sent = 0;
-  await using endless = new S3SnapshotStore({
-    bucket: "boards",
-    endpoint: "http://127.0.0.1:1",
-    accessKeyId: "a",
-    secretAccessKey: "b",
-    fetch: () =>
-      Promise.resolve(
-        new Response(
-          new ReadableStream({
-            pull(controller): void {
-              sent += 1_000_000;
-              if (sent > 100_000_000) controller.close();
-              else controller.enqueue(new Uint8Array(1_000_000).fill(0x78));
-            },
-          }, { highWaterMark: 0 }),
-        ),
-      ),
-  });
+  await using endless = answering(() =>
+    new Response(
+      new ReadableStream({
+        pull(controller): void {
+          sent += 1_000_000;
+          if (sent > 100_000_000) controller.close();
+          else controller.enqueue(new Uint8Array(1_000_000).fill(0x78));
+        },
+      }, { highWaterMark: 0 }),
+    )
+  );
   await assertRejects(() => endless.list(1n), ErrS3);
   assert(sent <= 6_000_000, `${sent} bytes`);
 });
 
 Deno.test("R8 a request that an S3 service fails for a moment is repeated", async () => {
   let asked = 0;
-  await using store = new S3SnapshotStore({
-    bucket: "boards",
-    endpoint: "http://127.0.0.1:1",
-    accessKeyId: "a",
-    secretAccessKey: "b",
-    fetch: () =>
-      Promise.resolve(
-        ++asked < 3
-          ? new Response("<Error><Code>SlowDown</Code></Error>", {
-            status: 503,
-          })
-          : new Response("<ListBucketResult></ListBucketResult>"),
-      ),
-  });
+  await using store = answering(() =>
+    ++asked < 3
+      ? new Response("<Error><Code>SlowDown</Code></Error>", { status: 503 })
+      : new Response("<ListBucketResult></ListBucketResult>")
+  );
   assertEquals(await store.list(1n), []);
   assertEquals(asked, 3);
 });
