@@ -44,13 +44,14 @@ export interface StationSettings {
   readonly snapshotEntries: number;
   /** Entries that the log of each cluster keeps before its snapshots. */
   readonly compactionOverhead: readonly number[];
+  /** False for a client of a server without a copy of the log. */
+  readonly hasCopy?: boolean;
 }
 
 /** Options of a client of the server. */
 export interface ClientSettings extends StationSettings {
   /** URL of the server. */
   readonly url: string;
-  /** True to keep a copy of the log. */
   readonly hasCopy: boolean;
 }
 
@@ -127,7 +128,8 @@ export class Station {
   }
 
   async #work(): Promise<void> {
-    const { settings: { client, life, seed }, write } = this.#parts;
+    const { settings, write } = this.#parts;
+    const { client, life, seed, kinds, hasCopy = true } = settings;
     const next = random(seed);
     for (const [i, replica] of this.replicas.entries()) {
       this.#workloads.push(
@@ -137,6 +139,9 @@ export class Station {
           client,
           life,
           seed: seedFrom(next),
+          // A machine in memory starts from its last snapshot, or empty, without a copy.
+          keepsState: hasCopy || replica === this.#own ||
+            kinds[i] === "on disk",
           write,
         }),
       );

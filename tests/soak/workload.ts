@@ -62,6 +62,8 @@ export interface WorkloadOptions {
   /** Number of the life. */
   readonly life: number;
   readonly seed: number;
+  /** True if the replica starts on a state that has all commands which its outbox knows as decided. */
+  readonly keepsState: boolean;
   readonly write: Write;
 }
 
@@ -113,8 +115,25 @@ export class Workload {
   /** Starts the load on a replica that is running. */
   static async start(options: WorkloadOptions): Promise<Workload> {
     const workload = new Workload(options);
+    if (!options.keepsState) await workload.#catchUp();
     await workload.#begin();
     return workload;
+  }
+
+  /** Resolves once the state has all that the server has committed. */
+  async #catchUp(): Promise<void> {
+    for (;;) {
+      try {
+        await this.#replica.read(kv.get(this.#submissions));
+        return;
+      } catch (error) {
+        if (
+          !(error instanceof ErrSystemBusy ||
+            error instanceof ErrConnectionLost)
+        ) throw error;
+        await sleep(1);
+      }
+    }
   }
 
   async #begin(): Promise<void> {

@@ -59,7 +59,9 @@ export interface RemoteLogOptions {
    * Store for a copy of the records received, from which machines in memory start
    * offline: from their last snapshot and the records after it. A function creates a
    * store that is closed with the logs. On-disk machines need no copy. Default: no
-   * copy.
+   * copy; a machine in memory then starts from its last snapshot, or empty, and
+   * shows what was committed after that, its own commands too, once the server has
+   * sent it.
    *
    * The copy is bounded. With durable snapshots, one is taken when the copy gets
    * long, also without `snapshotEntries`, and the copy is compacted; otherwise it
