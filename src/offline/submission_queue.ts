@@ -60,6 +60,13 @@ interface Merging {
   readonly stored: Promise<number>;
 }
 
+/** Refusal of a command before it is known of which process it is. */
+interface EarlyRefusal {
+  readonly reason: string;
+  /** True once another process has dismissed it. */
+  isDismissed?: boolean;
+}
+
 /** Submissions of one replica. */
 export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Number of the first command that is not decided. */
@@ -124,6 +131,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   readonly #dismissed = new Set<number>();
   /** Commands that another process has settled, and that are not known here yet, by number. */
   readonly #settledEarly = new Map<number, SettledCommand>();
+  /** Refusals of commands that may be those that are being stored, by number. */
+  readonly #refusedEarly = new Map<number, EarlyRefusal>();
   /** Commands after the first undecided one that are decided. */
   readonly #decidedEarly = new Set<number>();
   /** Number of the last command that may be removed from the outbox: the state that has it is durable. */
@@ -229,7 +238,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
           ? this.#noteMerged(merging, submission)
           : this.#noteStored(submission, number),
       (error) => {
-        this.#noteFailed(submission);
+        this.#takeOut(submission);
         throw error;
       },
     );
@@ -388,19 +397,32 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   }
 
   /**
-   * Takes note that a command has the next number and is in the state already: the
-   * first of those that are being stored, if `isOwn` is true for its bytes, or one of
-   * another process.
+   * Takes note that a command has the next number and is decided in the state: the
+   * first of those that are being stored for whose bytes `isOwn` is true, or one of
+   * another process. A refused one may be of either; its `reason` is told once it is
+   * durable.
    */
-  learn(number: number, isOwn: (bytes: Uint8Array) => boolean): void {
-    const [first] = this.#storing.list();
-    if (first === undefined || !isOwn(first.bytes)) {
+  learn(
+    number: number,
+    isOwn: (bytes: Uint8Array) => boolean,
+    reason?: string,
+  ): void {
+    const storing = this.#storing;
+    const early = this.#refusedEarly;
+    // Those before it may have been refused.
+    const own = storing.list(0, early.size + 1)
+      .find(({ bytes }) => isOwn(bytes));
+    if (own === undefined) {
+      if (
+        reason !== undefined && storing.size > 0 &&
+        early.size < OUTBOX_SETTLED_EARLY_MAX
+      ) early.set(number, { reason });
       return this.added(number, [new Uint8Array()], number);
     }
-    this.#storing.take(first.id);
-    this.last = first.id = number;
-    this.#push(first);
-    this.#known.add(first);
+    storing.take(own.id);
+    this.last = own.id = number;
+    this.#push(own);
+    this.#known.add(own);
     this.#renumber();
     this.generation++;
     this.#settleEarly();
@@ -482,6 +504,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Takes note of a settled command that another process has dismissed. */
   dismissed(number: number): void {
     this.#settledEarly.delete(number);
+    const early = this.#refusedEarly.get(number);
+    if (early !== undefined) early.isDismissed = true;
     const submission = this.#settled.get(number);
     if (submission === undefined) return;
     this.#settled.delete(number);
@@ -510,55 +534,50 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   #noteStored(submission: QueuedSubmission, number: number): QueuedSubmission {
     if (this.#known.delete(submission)) {
-      this.#stored.push(submission);
-      this.#announce();
-      return submission;
+      // It is queued already.
+    } else if (number < this.undecided) {
+      // The state had it, and could not show that it is of this process.
+      this.#takeOut(submission);
+      submission.id = number;
+      const early = this.#refusedEarly.get(number);
+      if (early !== undefined) {
+        const { bytes: cmd } = submission;
+        this.settled({ number, state: "refused", cmd, ...early });
+      }
+      this.#refresh(submission);
+      const kept = this.#settled.get(number);
+      submission.reject(
+        errorOf(
+          kept?.state,
+          kept?.reason ??
+            `Submission ${number} was decided, its result is lost`,
+          kept?.refused,
+        ),
+      );
+      if (early?.isDismissed) this.dismissed(number);
+    } else {
+      // The next ones of this process have higher numbers.
+      this.#refusedEarly.clear();
+      this.#storing.take(submission.id);
+      // The view has run it under another number.
+      if (submission.id !== number) this.generation++;
+      this.last = submission.id = number;
+      if (this.#outside === 0 && this.#hasRoom) this.#push(submission);
+      else this.#leaveInStore(submission);
+      this.#pending = undefined;
+      this.#refusePoisoned(submission, submission);
+      if (this.#settledEarly.size > 0) this.#settleEarly();
     }
-    if (number < this.undecided) return this.#noteDecided(submission, number);
-    this.#storing.take(submission.id);
-    // The view has run it under another number.
-    if (submission.id !== number) this.generation++;
-    this.last = submission.id = number;
-    if (this.#outside === 0 && this.#hasRoom) this.#push(submission);
-    else this.#leaveInStore(submission);
-    this.#pending = undefined;
-    this.#refusePoisoned(submission, submission);
-    if (this.#settledEarly.size > 0) this.#settleEarly();
     this.#stored.push(submission);
     this.#announce();
     return submission;
   }
 
-  /** Notes that a submission has become durable under a number that is decided: the state had it, and could not show that it is of this process. */
-  #noteDecided(
-    submission: QueuedSubmission,
-    number: number,
-  ): QueuedSubmission {
+  /** Takes a submission out of the view that could not be stored, or is decided; those after it get other numbers. */
+  #takeOut(submission: QueuedSubmission): void {
     this.#bytes -= submission.bytes.length;
     this.#poisoned.delete(submission);
     this.#leaveStoring(submission);
-    this.generation++;
-    submission.id = number;
-    this.#refresh(submission);
-    const kept = this.#settled.get(number);
-    submission.reject(
-      errorOf(
-        kept?.state,
-        kept?.reason ??
-          `Submission ${number} was decided, its result is lost`,
-        kept?.refused,
-      ),
-    );
-    this.#stored.push(submission);
-    this.#announce();
-    return submission;
-  }
-
-  /** Takes a submission out of the view that could not be stored; those after it get other numbers. */
-  #noteFailed(failed: QueuedSubmission): void {
-    this.#bytes -= failed.bytes.length;
-    this.#poisoned.delete(failed);
-    this.#leaveStoring(failed);
     this.generation++;
     this.changed();
   }

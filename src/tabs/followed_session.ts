@@ -105,7 +105,18 @@ export class FollowedSession {
     const queue = this.#queue;
     const { decided } = this;
     while (queue.last < Math.min(decided, this.upTo)) {
-      this.#learn(queue.last + 1);
+      // One of this tab, which does not know yet that it was stored, or another tab's.
+      const found = this.#outcomeOf(queue.last + 1);
+      const reason = refusalOf(found)?.reason;
+      const digest = found?.digest;
+      queue.learn(
+        queue.last + 1,
+        // A series that was skipped may be of any command.
+        (bytes) =>
+          reason === undefined && digest !== undefined &&
+          !isOtherCommand(digest, bytes),
+        reason,
+      );
     }
     const upTo = Math.min(decided, queue.last, this.upTo);
     while (queue.undecided <= upTo) {
@@ -121,18 +132,6 @@ export class FollowedSession {
     }
   }
 
-  /** Takes note of a command that is decided before this tab knows that it was stored: one of its own, or another tab's. */
-  #learn(number: number): void {
-    const { outcome, digest } = this.#outcomeOf(number) ?? {};
-    this.#queue.learn(
-      number,
-      // A series that was skipped may be of any command.
-      (bytes) =>
-        outcome !== "skipped" && digest !== undefined &&
-        !isOtherCommand(digest, bytes),
-    );
-  }
-
   /** True if the state has another command in the place of one with these bytes. */
   isOther(number: number, bytes: Uint8Array): boolean {
     return this.#session !== undefined &&
@@ -142,15 +141,8 @@ export class FollowedSession {
   #settleOne(number: number, submission: QueuedSubmission): void {
     const queue = this.#queue;
     const found = this.#outcomeOf(number);
-    if (found?.outcome === "skipped") {
-      const error = skippedError(found.result);
-      return this.#refuse(
-        submission,
-        error instanceof ErrProposalRefused
-          ? error
-          : new ErrProposalRefused((error as ErrProposalSkipped).message),
-      );
-    }
+    const refusal = refusalOf(found);
+    if (refusal !== undefined) return this.#refuse(submission, refusal);
     const { result } = found ?? {};
     if (result === undefined) {
       return queue.applied(number, (one) =>
@@ -175,6 +167,17 @@ export class FollowedSession {
     this.#queue.refuse(submission, error);
     this.#queue.decide(submission.id);
   }
+}
+
+/** Refusal of a command whose series was skipped; undefined for one that was applied. */
+function refusalOf(
+  found: SeriesOutcome | undefined,
+): ErrProposalRefused | undefined {
+  if (found?.outcome !== "skipped") return undefined;
+  const error = skippedError(found.result);
+  return error instanceof ErrProposalRefused
+    ? error
+    : new ErrProposalRefused((error as ErrProposalSkipped).message);
 }
 
 /** Copy of a result that belongs to the state. */

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { systemEnv } from "../../src/env.ts";
 import {
   OUTBOX_SETTLED_EARLY_MAX,
@@ -10,7 +10,11 @@ import type {
   OutboxQueue,
   SharedOutboxStore,
 } from "../../src/offline/outbox_store.ts";
+import { ErrProposalRefused } from "../../src/rsm/errors.ts";
+import { digest, SKIPPED } from "../../src/rsm/session_table.ts";
+import type { SeriesOutcome } from "../../src/rsm/state_machine.ts";
 import { MemoryBlockStore } from "../../src/store/memory_block_store.ts";
+import type { BlockStore } from "../../src/store/store.ts";
 import type { StoreLease } from "../../src/store/lease.ts";
 import type { OutboxMessage } from "../../src/tabs/messages.ts";
 import {
@@ -263,4 +267,153 @@ Deno.test("H14 M3: a command stored in the place of one that a power cut took ou
   outbox.close(undefined, new Error("closed"));
   await outbox.end();
   await stored.close();
+});
+
+/** Outcome of a command in the state of a follower. */
+type Decided = Pick<SeriesOutcome, "outcome" | "digest" | "result">;
+
+/**
+ * Outbox of a follower which does not hear that its commands are stored until it is
+ * resumed, in a session of which its state decides commands.
+ */
+async function openSuspended(): Promise<{
+  outbox: AttachedTabOutbox;
+  /** Applies what decides the next command. */
+  decide: (outcome: Decided) => void;
+  /** Resolves once the store has the commands. */
+  stored: Promise<void>;
+  resume: () => void;
+  close: () => Promise<void>;
+}> {
+  const blocks: BlockStore = new MemoryBlockStore();
+  const written = Promise.withResolvers<void>();
+  const resumed = Promise.withResolvers<void>();
+  const store = new BlockOutbox(blocks);
+  store.share({ add: () => {} } as unknown as StoreLease);
+  const queue = await store.open(1n, () => {});
+  await queue.assign({ index: 1, clientID: 2n, base: 0, holders: [3n] }, 0);
+  await queue.close();
+  const update = blocks.update!.bind(blocks);
+  blocks.update = async (...args) => {
+    const isDone = await update(...args);
+    written.resolve();
+    await resumed.promise;
+    return isDone;
+  };
+  const decided: Decided[] = [];
+  const machine = {
+    changed: () => {},
+    group: () => undefined,
+    sessionInfo: () => ({ clientID: 2n, next: decided.length + 1 }),
+    outcomeOf: (_: number, series: number) => decided[series - 1],
+    refusalOf: () => undefined,
+    onAdvanced: () => {},
+  };
+  const tab = {
+    isLeading: false,
+    refusal: undefined,
+    store,
+    post: () => {},
+    attached: () => {},
+  };
+  const outbox = new AttachedTabOutbox(
+    tab as unknown as OutboxTab,
+    partsOf({ machine, proposals: { observe: () => () => {} } }),
+  );
+  await outbox.load();
+  outbox.start();
+  return {
+    outbox,
+    decide: (outcome) => {
+      decided.push(outcome);
+      machine.onAdvanced();
+    },
+    stored: written.promise,
+    resume: resumed.resolve,
+    close: async () => {
+      outbox.close(undefined, new Error("closed"));
+      await outbox.end();
+      await store.close();
+    },
+  };
+}
+
+/** Outcome of a command that the server has refused. */
+const FORBIDDEN: Decided = {
+  outcome: "skipped",
+  digest: SKIPPED,
+  result: { value: 0n, data: new TextEncoder().encode("Forbidden") },
+};
+
+/** Outcome of a command that was applied. */
+function applied(cmd: Uint8Array, value: bigint): Decided {
+  return {
+    outcome: "applied",
+    digest: digest(cmd, 0, cmd.length),
+    result: { value },
+  };
+}
+
+Deno.test("U17 M3: a tab that learns of the refusal of its command before it knows that the command is stored tells the refusal", async () => {
+  const { outbox, decide, stored, resume, close } = await openSuspended();
+  const submitting = outbox.submit(new Uint8Array([65]));
+  await stored;
+  decide(FORBIDDEN);
+  resume();
+  const submission = await submitting;
+  const error = await assertRejects(
+    () => submission.result,
+    ErrProposalRefused,
+  );
+  const { id, state, reason } = submission;
+  assertEquals(
+    [id, state, reason, error.reason],
+    [1, "refused", "Forbidden", "Forbidden"],
+  );
+  assertEquals(outbox.pending().map(({ id, state, cmd }) => [id, state, cmd]), [
+    [1, "refused", new Uint8Array([65])],
+  ]);
+  await close();
+});
+
+Deno.test("U17 M3: a refusal that another tab has dismissed before this one knows that its command is stored is told, and not listed", async () => {
+  const { outbox, decide, stored, resume, close } = await openSuspended();
+  const cmd = new Uint8Array([65]);
+  const submitting = outbox.submit(cmd);
+  await stored;
+  decide(FORBIDDEN);
+  outbox.received({
+    kind: "settled",
+    settled: { number: 1, state: "refused", reason: "Forbidden", cmd },
+  }, true);
+  outbox.received({ kind: "dismissed", number: 1 }, true);
+  resume();
+  const submission = await submitting;
+  const error = await assertRejects(
+    () => submission.result,
+    ErrProposalRefused,
+  );
+  assertEquals([submission.state, error.reason], ["refused", "Forbidden"]);
+  assertEquals(outbox.pending(), []);
+  await close();
+});
+
+Deno.test("U17 M3: a tab that learns of the result of its command before it knows that the command is stored tells the result, also after a refused one", async () => {
+  const { outbox, decide, stored, resume, close } = await openSuspended();
+  const first = outbox.submit(new Uint8Array([65]));
+  const second = outbox.submit(new Uint8Array([66]));
+  await stored;
+  decide(FORBIDDEN);
+  decide(applied(new Uint8Array([66]), 7n));
+  resume();
+  const refused = await first;
+  await assertRejects(() => refused.result, ErrProposalRefused);
+  const submission = await second;
+  assertEquals(await submission.result, { value: 7n });
+  assertEquals(
+    [[refused.id, refused.state], [submission.id, submission.state]],
+    [[1, "refused"], [2, "applied"]],
+  );
+  assertEquals(outbox.pending().map(({ id }) => id), [1]);
+  await close();
 });

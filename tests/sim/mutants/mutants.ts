@@ -405,8 +405,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "submission that could not be stored stays in the view",
     file: "src/offline/submission_queue.ts",
-    find: "this.#leaveStoring(failed);\n    this.generation++;",
-    replace: "this.#leaveStoring(failed);",
+    find: "this.#leaveStoring(submission);\n    this.generation++;",
+    replace: "this.#leaveStoring(submission);",
     seeds: 400,
     changes: "fullStores",
   },
