@@ -260,6 +260,9 @@ export const IMPORT_INDEX_MAX: number = 2 ** 52;
 /** Most consecutive failed reads of a local log before a start fails, in reads; with the waits between them that takes about ten seconds. */
 export const START_READS_MAX: number = 10;
 
+/** Most times that a backup lists the snapshots of a cluster, because one was removed before it was opened, in lists. */
+export const BACKUP_LISTS_MAX: number = 10;
+
 /** Interval at which a write is tried again while storage is full, in milliseconds. */
 export const STORE_FULL_RETRY_MS: number = 2_000;
 

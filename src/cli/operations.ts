@@ -11,6 +11,7 @@ import { existsSync, openSync, renameSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { NodeHost } from "../nodehost/node_host.ts";
 import { RecordCursor } from "../rsm/record_codec.ts";
+import type { Log } from "../log/log.ts";
 import { RecordKind } from "../log/records.ts";
 import { verifySnapshot } from "../snapshot/verifier.ts";
 import type { SnapshotHeader, SnapshotInfo } from "../snapshot/store.ts";
@@ -160,7 +161,7 @@ async function info(context: Context): Promise<Outcome> {
   const running = await host.info();
   for (const clusterID of await folder.logDB.clusters()) {
     const copy = await folder.logDB.copy(clusterID);
-    await copy.blocks.return();
+    copy.release();
     const snapshots = folder.snapshots.list(clusterID);
     const served = running.clusters.find((one) => one.clusterID === clusterID);
     const state = served?.state ?? "not served";
@@ -441,9 +442,10 @@ async function countRecords(
   let records = 0;
   let size = 0;
   const cursor = new RecordCursor();
-  const log = await folder.logDB.open(clusterID, host.env.random64());
   const { base: first, last } = copy;
+  let log: Log | undefined;
   try {
+    log = await folder.logDB.open(clusterID, host.env.random64());
     const reader = await log.read(first, { signal });
     while (first + records < last) {
       const batch = await reader.next();
@@ -469,8 +471,8 @@ async function countRecords(
       await host.env.turn();
     }
   } finally {
-    await copy.blocks.return();
-    await log.close();
+    copy.release();
+    await log?.close();
   }
   return {
     cluster: String(clusterID),
@@ -524,6 +526,7 @@ async function logVerify(
           { signal },
         );
       } catch (error) {
+        if (isSuperseded(snapshot, snapshots, folder)) continue;
         problems.push(problemOf(
           `snapshot ${snapshot.id} of cluster ${clusterID}`,
           error,
@@ -542,6 +545,18 @@ async function logVerify(
   return done({ problems }, lines, problems.length === 0);
 }
 
+/** True if a listed snapshot was removed since, because there is a newer one. */
+function isSuperseded(
+  { id, index, clusterID }: SnapshotInfo,
+  listed: readonly SnapshotInfo[],
+  { snapshots }: DataFolder,
+): boolean {
+  const known = new Set(listed.map(({ id }) => id));
+  const present = snapshots.list(clusterID);
+  return present.every((one) => one.id !== id) &&
+    present.some((one) => one.index > index && !known.has(one.id));
+}
+
 /** Damage for the report; throws any other error. */
 function problemOf(
   part: string,
@@ -550,6 +565,7 @@ function problemOf(
   const name = (error as { name?: unknown } | null)?.name;
   const isDamage = error instanceof ErrStoreCorrupted ||
     error instanceof RangeError || name === "ErrSnapshotCorrupted" ||
+    name === "ErrSnapshotNotFound" ||
     name === "ErrSnapshotVersion";
   if (!isDamage) throw error;
   return { part, problem: (error as Error).message };

@@ -99,12 +99,13 @@ export interface LogBackup {
   /** Size of all blocks, in bytes. */
   readonly size: number;
   /**
-   * Groups of blocks with verified checksums. The log is not compacted until the
-   * generator has ended or was returned.
+   * Groups of blocks with verified checksums.
    *
    * @throws ErrStoreCorrupted if a block is damaged or missing
    */
   readonly blocks: AsyncGenerator<Block[], void, void>;
+  /** Allows the log to be compacted again, which it is not before, unless `blocks` has ended. Idempotent. */
+  release(): void;
 }
 
 type Options = Pick<BlockLogOptions, "gather"> & {
@@ -437,14 +438,12 @@ class BlockClusterLog extends ClusterLog {
     }
   }
 
-  /** Copies the stored blocks; they are retained until the copy has been read or returned. */
+  /** Copies the stored blocks; they are retained until the copy has been read or released. */
   copy(): Promise<LogBackup> {
     return this.#commit.run(async () => {
       await this.#resolveDoubt();
       const { base, last, bytes: size, blocks, metaKey } = this.#run;
       const [meta] = await this.#store.get([metaKey]);
-      const need = { after: base };
-      this.needs.add(need);
       const first = meta === undefined ? [] : [{ key: metaKey, bytes: meta }];
       const stored = first.map((block) => this.#run.verifyMeta(block))[0] ?? 0;
       // Only the memory has a compaction whose write has failed.
@@ -452,16 +451,16 @@ class BlockClusterLog extends ClusterLog {
         const { epochs } = this;
         first[0] = this.#run.meta({ base, opened: true, epochs });
       }
+      const need = { after: base };
+      this.needs.add(need);
+      const release = (): void => void this.needs.delete(need);
       return {
         clusterID: this.#clusterID,
         base,
         last,
         size,
-        blocks: this.#copyBlocks(
-          first,
-          [...blocks],
-          () => this.needs.delete(need),
-        ),
+        blocks: this.#copyBlocks(first, [...blocks], release),
+        release,
       };
     });
   }

@@ -11,10 +11,12 @@ import { ByteReader, ByteWriter, crc32, encodeText } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import {
   BACKUP_FRAME_BYTES_MAX,
+  BACKUP_LISTS_MAX,
   BACKUP_REST_FACTOR,
   SNAPSHOT_CHUNK_BYTES,
 } from "../limits.ts";
 import type { BlockLogDB, LogBackup } from "../log/block_log.ts";
+import { ErrSnapshotNotFound } from "../snapshot/errors.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrStoreCorrupted, newerVersion } from "../store/errors.ts";
 
@@ -120,6 +122,37 @@ async function rest(env: Env, spentMs: number): Promise<void> {
   await new Promise<void>((resolve) => env.setTimer(resolve, ms));
 }
 
+/** Snapshot whose content is read, also if the server removes it. */
+interface OpenSnapshot {
+  readonly info: SnapshotInfo;
+  readonly content: ReadableStream<Uint8Array>;
+}
+
+/** Opens the snapshots of a cluster; those that are present then, if one is removed before it is opened: there is a newer one. */
+async function openSnapshots(
+  snapshots: SnapshotStore,
+  clusterID: bigint,
+): Promise<OpenSnapshot[]> {
+  for (let lists = 1;; lists++) {
+    const opened: OpenSnapshot[] = [];
+    try {
+      for (const info of await snapshots.list(clusterID)) {
+        opened.push({ info, content: await snapshots.open(info) });
+      }
+      return opened;
+    } catch (error) {
+      await closeSnapshots(opened);
+      if (
+        !(error instanceof ErrSnapshotNotFound) || lists === BACKUP_LISTS_MAX
+      ) throw error;
+    }
+  }
+}
+
+async function closeSnapshots(opened: readonly OpenSnapshot[]): Promise<void> {
+  for (const { content } of opened) await content.cancel().catch(() => {});
+}
+
 async function* copyAll(
   logDB: BlockLogDB,
   snapshots: SnapshotStore,
@@ -128,23 +161,25 @@ async function* copyAll(
   const counts = { clusters: 0, blocks: 0, snapshots: 0 };
   yield header();
   for (const clusterID of await logDB.clusters()) {
-    // Snapshots come before the log, which then ends at or after each of them. They
-    // are opened at once, since the server may replace them.
-    const infos = await snapshots.list(clusterID);
-    const opened: ReadableStream<Uint8Array>[] = [];
+    // Not compacted from here on, so that it continues where the newest snapshot ends.
+    const held = await logDB.copy(clusterID);
+    let opened: OpenSnapshot[] = [];
     let copy: LogBackup | undefined;
     try {
-      for (const info of infos) opened.push(await snapshots.open(info));
+      // Snapshots come before the log, which then ends at or after each of them.
+      opened = await openSnapshots(snapshots, clusterID);
       copy = await logDB.copy(clusterID);
+      held.release();
       progress.total += copy.size +
-        infos.reduce((sum, { size }) => sum + size, 0);
+        opened.reduce((sum, { info }) => sum + info.size, 0);
       yield encodeFrame(
         FrameKind.Cluster,
         new ByteWriter(24).u64(clusterID).varint(copy.base).varint(copy.last)
           .finish(),
       );
-      for (const info of infos) {
-        yield* copySnapshot(info, opened.shift()!, progress);
+      let next: OpenSnapshot | undefined;
+      while ((next = opened.shift()) !== undefined) {
+        yield* copySnapshot(next, progress);
         counts.snapshots++;
       }
       for await (const blocks of copy.blocks) {
@@ -162,8 +197,9 @@ async function* copyAll(
       }
       counts.clusters++;
     } finally {
-      for (const content of opened) await content.cancel().catch(() => {});
-      await copy?.blocks.return();
+      held.release();
+      copy?.release();
+      await closeSnapshots(opened);
     }
   }
   const { clusters, blocks, snapshots: taken } = counts;
@@ -179,8 +215,7 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
 }
 
 async function* copySnapshot(
-  info: SnapshotInfo,
-  content: ReadableStream<Uint8Array>,
+  { info, content }: OpenSnapshot,
   progress: { done: number },
 ): AsyncGenerator<Uint8Array, void, void> {
   yield encodeFrame(FrameKind.Snapshot, ascii(info.id));

@@ -281,7 +281,7 @@ async function checkLogs(path: string, restored: Restored): Promise<void> {
   for (const { clusterID, last } of restored.clusters) {
     if (!found.includes(clusterID) && last === 0) continue;
     const copy = await logDB.copy(clusterID);
-    await copy.blocks.return();
+    copy.release();
     if (copy.last !== last) {
       throw new ErrDataFolder(
         path,

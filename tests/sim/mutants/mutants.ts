@@ -338,8 +338,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "log compacted while a backup copies it",
     file: "src/log/block_log.ts",
-    find: "this.needs.add(need);\n      const first",
-    replace: "const first",
+    find: "this.needs.add(need);\n      const release",
+    replace: "const release",
     seeds: 100,
     changes: "restores,compaction",
   },

@@ -1,0 +1,119 @@
+import { assert, assertEquals } from "@std/assert";
+import { toBytes } from "@std/streams";
+import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
+import { backup } from "../../src/sqlite/backup.ts";
+import { DataFolder } from "../../src/sqlite/mod.ts";
+import type { SnapshotInfo, SnapshotStore } from "../../src/snapshot/store.ts";
+import { streamOf } from "../support/streams.ts";
+
+type Replica = Awaited<ReturnType<NodeHost["startConcurrentCluster"]>>;
+
+/** Runs `work` with a folder whose cluster has two snapshots, and the path for a restored one. */
+async function withFolder(
+  work: (data: DataFolder, replica: Replica, other: string) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "backup-" });
+  try {
+    await withReplica(`${folder}/data`, async (data, replica) => {
+      await takeSnapshots(replica);
+      await work(data, replica, `${folder}/restored`);
+    });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function withReplica(
+  path: string,
+  work: (data: DataFolder, replica: Replica) => Promise<void>,
+): Promise<void> {
+  await using data = await DataFolder.open(path);
+  await using host = new NodeHost({
+    logDB: data.logDB,
+    snapshots: data.snapshots,
+  });
+  const replica = await host.startConcurrentCluster(
+    () => new ConcurrentKVStateMachine(),
+    { clusterID: 1n, nodeID: 1n },
+  );
+  await work(data, replica);
+}
+
+/** Takes two snapshots of newer states: older ones are removed, and the log is compacted up to the first of the two. */
+async function takeSnapshots(replica: Replica): Promise<void> {
+  for (let i = 0; i < 2; i++) {
+    await replica.propose(kv.put(`key ${replica.appliedIndex}`, "value"));
+    await replica.requestSnapshot();
+  }
+}
+
+/** Snapshots of a folder; `open` is called in the place of its `open()`. */
+function opening(
+  { snapshots }: DataFolder,
+  open: (info: SnapshotInfo) => ReturnType<SnapshotStore["open"]>,
+): SnapshotStore {
+  return Object.assign(Object.create(snapshots) as SnapshotStore, {
+    list: (clusterID: bigint) => snapshots.list(clusterID),
+    open,
+  });
+}
+
+/** Number of keys in a folder that is restored from a backup. */
+async function restored(bytes: Uint8Array, path: string): Promise<unknown> {
+  await DataFolder.restore(path, streamOf(bytes));
+  let count: unknown;
+  await withReplica(path, async (_, replica) => {
+    count = await replica.read(kv.count());
+  });
+  return count;
+}
+
+/** Index of the first entry in the log of a replica. */
+function firstOf({ logInfo }: Replica): number {
+  return logInfo!.first;
+}
+
+Deno.test("H7 H9 a backup takes the newer snapshots if one that it begins with is removed before it is opened", async () => {
+  await withFolder(async (data, replica, other) => {
+    let opened = 0;
+    const snapshots = opening(data, async (info) => {
+      if (++opened === 2) await takeSnapshots(replica);
+      return data.snapshots.open(info);
+    });
+    const bytes = await toBytes(backup(data.logDB, snapshots));
+    assertEquals(opened, 4);
+    assertEquals(await restored(bytes, other), 4);
+  });
+});
+
+Deno.test("H7 H9 the log of a backup continues where one of its snapshots ends, also if newer ones are taken before it is copied", async () => {
+  await withFolder(async (data, replica, other) => {
+    let opened = 0;
+    const snapshots = opening(data, async (info) => {
+      const content = data.snapshots.open(info);
+      if (++opened === 2) {
+        await takeSnapshots(replica);
+        await takeSnapshots(replica);
+      }
+      return content;
+    });
+    const bytes = await toBytes(backup(data.logDB, snapshots));
+    assertEquals(opened, 2);
+    assertEquals(await restored(bytes, other), 6);
+    await takeSnapshots(replica);
+    assert(firstOf(replica) > 6);
+  });
+});
+
+Deno.test("H7 the log can be compacted again after a backup was cancelled, also before it has read the log", async () => {
+  await withFolder(async (data, replica) => {
+    const before = firstOf(replica);
+    const reader = data.backup().getReader();
+    for (let frames = 0; frames < 3; frames++) await reader.read();
+    await takeSnapshots(replica);
+    assertEquals(firstOf(replica), before);
+    await reader.cancel();
+    await takeSnapshots(replica);
+    assert(firstOf(replica) > before);
+  });
+});
