@@ -13,7 +13,10 @@
 
 import { createHash } from "node:crypto";
 import { ETCD_VERIFIED_SNAPSHOTS_MAX, SNAPSHOTS_KEPT } from "../limits.ts";
-import { ErrSnapshotCorrupted } from "../snapshot/errors.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotNotFound,
+} from "../snapshot/errors.ts";
 import type {
   SnapshotHeader,
   SnapshotInfo,
@@ -266,7 +269,9 @@ export class PointedSnapshots implements SnapshotStore {
       try {
         await (await this.open(info)).pipeTo(new WritableStream());
       } catch (error) {
-        if (error instanceof ErrSnapshotCorrupted) return false;
+        // Another server may have replaced it since.
+        const isGone = error instanceof ErrSnapshotNotFound;
+        if (isGone || error instanceof ErrSnapshotCorrupted) return false;
         throw error;
       }
     }

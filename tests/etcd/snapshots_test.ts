@@ -93,6 +93,39 @@ test("H7 a log is never compacted past the newest snapshot in the shared store t
   (await log.read(8)).close();
 });
 
+test("H7 a compaction goes on to an older snapshot if another server removes the newer one while it is read back", async ({ endpoints }) => {
+  const snapshots = new MemorySnapshotStore();
+  await using logDB = new EtcdLogDB({ endpoints, snapshots });
+  await using other = new EtcdLogDB({ endpoints, snapshots });
+  const log = await logDB.open(1n, 9n);
+  for (let i = 0; i < 20; i++) await log.append(one);
+  for (const index of [8, 12]) {
+    const sink = await other.snapshots!.create({
+      clusterID: 1n,
+      nodeID: 9n,
+      type: 1,
+      kind: "full",
+      index,
+      compression: "none",
+    });
+    const writer = sink.writable.getWriter();
+    await writer.write(new Uint8Array(1000).fill(index));
+    await writer.close();
+    await sink.commit({ files: 0 });
+  }
+  const open = snapshots.open.bind(snapshots);
+  snapshots.open = (info): ReadableStream<Uint8Array> => {
+    if (info.index === 12) snapshots.remove(info);
+    return open(info);
+  };
+  await log.compact!(15);
+  const error = await assertRejects(
+    async () => await log.read(0),
+    ErrCompacted,
+  );
+  assertEquals(error.firstIndex, 9);
+});
+
 test("H7 one cluster that still needs its history keeps etcd from compacting it; idle ones do not", async ({ endpoints }) => {
   await using logDB = new EtcdLogDB({ endpoints });
   const logs = await Promise.all(
