@@ -81,12 +81,12 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan",
     text: CORE,
-    gzippedBytesMax: 40.5 * 1024,
+    gzippedBytesMax: 40.25 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
-    gzippedBytesMax: 83.25 * 1024,
+    gzippedBytesMax: 83 * 1024,
   },
   {
     name: "sampan-inspector",
@@ -96,7 +96,7 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan-sync",
     text: CLIENT,
-    gzippedBytesMax: 100.5 * 1024,
+    gzippedBytesMax: 100 * 1024,
   },
 ];
 
@@ -157,7 +157,7 @@ export const PAGES: readonly Page[] = [
     name: "host (`NodeHost`)",
     text: pageText("NodeHost"),
     gzippedBytesAim: 22 * KIB,
-    gzippedBytesMax: 32.75 * KIB,
+    gzippedBytesMax: 32.5 * KIB,
   },
   {
     name: "host, key-value machine, log and snapshots in IndexedDB",
@@ -169,7 +169,7 @@ export const PAGES: readonly Page[] = [
       ),
     ].join("\n"),
     gzippedBytesAim: 50 * KIB,
-    gzippedBytesMax: 62.75 * KIB,
+    gzippedBytesMax: 62.5 * KIB,
   },
   {
     name: "offline page with its state in IndexedDB",
@@ -182,7 +182,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 92 * KIB,
+    gzippedBytesMax: 91.5 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -192,7 +192,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 75 * KIB,
+    gzippedBytesMax: 74.5 * KIB,
   },
   {
     name: "offline page with a typed machine, its state in memory",
@@ -203,7 +203,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 55 * KIB,
-    gzippedBytesMax: 86.75 * KIB,
+    gzippedBytesMax: 86.25 * KIB,
   },
   {
     name: "the same, shared by the tabs of its origin (`shareTabs`)",
@@ -215,7 +215,7 @@ export const PAGES: readonly Page[] = [
       pageText("shareTabs", "./src/tabs/mod.ts"),
     ].join("\n"),
     gzippedBytesAim: 65 * KIB,
-    gzippedBytesMax: 99.75 * KIB,
+    gzippedBytesMax: 99.25 * KIB,
   },
 ];
 
@@ -239,7 +239,7 @@ export function sizeOf(code: string | Uint8Array): Size {
 }
 
 /** Upper bound of the weight of all chunks of a bundle, minified and gzipped, in bytes. Held to by a test. */
-export const CHUNKS_BYTES_MAX: number = 46 * 1024;
+export const CHUNKS_BYTES_MAX: number = 46.25 * 1024;
 
 /** Chunks of a release by name: all bundles load the same. */
 const shrunkChunks = new Map<string, Promise<Chunk>>();

@@ -232,20 +232,20 @@ export interface Chunk extends Bundle {
 
 /** A bundle, and the chunks that it loads when they are first needed. */
 export interface BundleWithChunks extends Bundle {
-  /** Chunks, which load nothing themselves. */
+  /** Chunks, which load nothing themselves but what is nested. */
   readonly chunks: readonly Chunk[];
 }
 
 /** Bundles a module that others import dynamically, as a chunk. */
 async function bundleChunk(
   path: string,
-  { plugins = [] }: Pick<BundleOptions, "plugins">,
+  options: Pick<BundleOptions, "plugins" | "lazy">,
 ): Promise<Chunk> {
   const stem = /([^/]+)\.ts$/.exec(path)![1]!.replaceAll("_", "-");
   const bundled = await bundle({
     name: stem,
     text: `export * from "./${path}";`,
-    plugins,
+    ...options,
   });
   const hash = createHash("sha256").update(bundled.code).digest("hex");
   return { ...bundled, name: `sampan-${stem}-${hash.slice(0, 8)}` };
@@ -255,26 +255,40 @@ async function bundleChunk(
 export interface BundleWithChunksOptions extends Omit<BundleOptions, "lazy"> {
   /** Paths of modules that are part of the bundle although they are imported dynamically: it has their content anyway. */
   readonly included?: readonly string[];
+  /** True for the path of a module that chunks load from a chunk of its own, too; it imports nothing that loads it. By default chunks contain all they load. */
+  readonly nested?: (path: string) => boolean;
 }
 
 /** Bundles a module, and leaves what it imports dynamically to chunks beside it. */
 export async function bundleWithChunks(
-  { included = [], ...options }: BundleWithChunksOptions,
+  { included = [], nested = (): boolean => false, ...options }:
+    BundleWithChunksOptions,
 ): Promise<BundleWithChunks> {
+  const { plugins = [] } = options;
   const chunks = new Map<string, Promise<Chunk>>();
-  const bundled = await bundle({
-    ...options,
-    lazy: async (path) => {
-      if (included.includes(path)) return undefined;
-      const building = chunks.get(path) ?? bundleChunk(path, options);
-      chunks.set(path, building);
-      return `./${(await building).name}.js`;
-    },
-  });
-  const code = new TextDecoder().decode(bundled.code);
+  const chunk = async (path: string): Promise<string | undefined> => {
+    if (included.includes(path)) return undefined;
+    const building = chunks.get(path) ?? bundleChunk(path, {
+      plugins,
+      lazy: async (path) => nested(path) ? await chunk(path) : undefined,
+    });
+    chunks.set(path, building);
+    return `./${(await building).name}.js`;
+  };
+  const bundled = await bundle({ ...options, lazy: chunk });
   // What would load the others was not used, and is left out.
-  const used = (await Promise.all(chunks.values()))
-    .filter(({ name }) => code.includes(name));
+  const unused = new Set(await Promise.all(chunks.values()));
+  const used: Chunk[] = [];
+  const codes = [bundled.code];
+  for (const bytes of codes) {
+    const code = new TextDecoder().decode(bytes);
+    for (const chunk of unused) {
+      if (!code.includes(chunk.name)) continue;
+      unused.delete(chunk);
+      used.push(chunk);
+      codes.push(chunk.code);
+    }
+  }
   return { ...bundled, chunks: used };
 }
 

@@ -13,8 +13,8 @@ import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import {
   bundle,
-  type BundleOptions,
   bundleWithChunks,
+  type BundleWithChunksOptions,
   minifyStyle,
   ROOT,
   stopBundler,
@@ -239,7 +239,7 @@ function withPeers(html: string, peers: readonly string[]): string {
  */
 export async function pageFiles(
   html: string,
-  options: Omit<BundleOptions, "name" | "lazy">,
+  options: Omit<BundleWithChunksOptions, "name" | "included">,
   peers: readonly string[] = [],
 ): Promise<ReadonlyMap<string, File>> {
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -335,6 +335,9 @@ async function denseHTML(app: URL): Promise<string> {
 /** Modules of the demo page with a style sheet of the same name beside them: the page, and what it loads later. */
 const STYLED = /[/](?:app|later|people|two)[.]ts$/;
 
+/** Modules of the demo page that are loaded by others which are loaded later. */
+const NESTED = /[/](?:import|inspect|menu|share)[.]ts$/;
+
 /** Has those modules of a folder add their style sheets to the page. */
 function styling(folder: string): Plugin {
   return {
@@ -368,6 +371,7 @@ export async function demoFiles(
     {
       text: `import "./${app.href.slice(ROOT.href.length)}app.ts";`,
       plugins: [styling(fileURLToPath(app))],
+      nested: (path) => NESTED.test(path),
     },
     peers,
   );

@@ -47,7 +47,7 @@ import {
 import { ApplyLoop } from "./apply_loop.ts";
 import { ReplicaContext, type ReplicaPorts } from "./context.ts";
 import { CurrentMachine } from "./current_machine.ts";
-import { DiskSync } from "./disk_sync.ts";
+import type { DiskSync } from "./disk_sync.ts";
 import { DivergenceMonitor } from "./divergence_monitor.ts";
 import { loadOnDemand, loadReplays } from "./load.ts";
 import type {
@@ -632,6 +632,9 @@ export class Replica<Q = unknown, A = unknown> {
     const context = this.#context;
     const { stopped } = context;
     const machine = this.#machine;
+    const Sync = this.type === OnDiskStateMachine
+      ? (await abortable(loadOnDemand(), stopped)).DiskSync
+      : undefined;
     const { stateMachine, reader, retain, isRemote } = await this.#recovery
       .recoverInitial();
     if (stopped.aborted) {
@@ -642,9 +645,8 @@ export class Replica<Q = unknown, A = unknown> {
     const { activation } = stateMachine.machine;
     context.log.announcements?.announce(activation?.changes ?? []);
     const snapshotter = new Snapshotter(context, machine, retain);
-    const diskSync = this.type === OnDiskStateMachine
-      ? new DiskSync(context, machine, snapshotter, this.#outbox)
-      : undefined;
+    const diskSync = Sync &&
+      new Sync(context, machine, snapshotter, this.#outbox);
     const loop = new ApplyLoop(context, reader, {
       machine,
       proposals: this.#proposals,

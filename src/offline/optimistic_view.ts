@@ -464,20 +464,20 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
 
   /** Copies a machine without `fork()` through a snapshot. */
   async #copyBySnapshot(source: StateMachine<L>): Promise<Copy<L>> {
-    const { clusterID, nodeID, factory, files, env, stopped } = this.#context;
+    const context = this.#context;
+    const { clusterID, nodeID, factory } = context;
     let list!: PendingCommandList<C>;
     let generation = 0;
     let lookups = 0;
-    const made: StateMachine<never>[] = [];
     try {
       const { copyMachine } = await loadOnDemand();
-      const index = await copyMachine(source, {
+      const { machine, index } = await copyMachine(source, {
         clusterID,
         nodeID,
-        files,
+        files: context.files,
         directory: `${HOST_DIRECTORY}/views/${clusterID}-${nodeID}`,
-        env,
-        signal: stopped,
+        env: context.env,
+        stopped: context.stopped,
         taken: () => {
           if (this.#machine.recovering !== undefined) {
             throw new ErrSystemBusy(
@@ -489,31 +489,17 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
           generation = this.#pending.generation;
           lookups = this.#lookups;
         },
-        target: () => {
-          const other = new StateMachine(
-            factory,
-            clusterID,
-            nodeID,
-            noopListener<never>(),
-            { hashEntries: 0 },
-          );
-          made.push(other);
-          return other;
-        },
+        target: () =>
+          new StateMachine(factory, clusterID, nodeID, noopListener<never>(), {
+            hashEntries: 0,
+          }),
       });
-      stopped.throwIfAborted();
-      const { machine } = made.pop()!;
       const copy = new Copy(machine, source, index, generation, lookups);
       this.#copy = copy;
       return await this.#run(copy, list);
     } catch (error) {
-      for (const other of made) {
-        (async () => await other.close())().catch(() => {
-          // It is not used.
-        });
-      }
       if (!(error instanceof MachineFailure)) throw error;
-      this.#context.fail(error.cause);
+      context.fail(error.cause);
       throw error.cause;
     }
   }

@@ -12,6 +12,7 @@ import type { FileStore } from "../snapshot/file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotSink } from "../snapshot/store.ts";
 import { MachineFailure } from "./errors.ts";
+import type { ManagedMachine } from "./managed_machine.ts";
 import { recoverSnapshot } from "./recover_snapshot.ts";
 import { saveSnapshot } from "./save_snapshot.ts";
 import type { StateMachine } from "./state_machine.ts";
@@ -25,24 +26,30 @@ export interface CopyOptions {
   /** Directory for them; removed afterwards. */
   readonly directory: string;
   readonly env: Env;
-  readonly signal: AbortSignal;
+  readonly stopped: AbortSignal;
   /** Called when the state is taken, before any later update. */
   readonly taken: () => void;
-  /** Creates the machine that gets the state; the caller closes it. */
+  /** Creates the machine that gets the state. */
   readonly target: () => StateMachine<never>;
+}
+
+/** Copy of a state machine, which the caller closes. */
+export interface MachineCopy {
+  readonly machine: ManagedMachine;
+  /** Index of the state. */
+  readonly index: number;
 }
 
 /**
  * Copies the state of a machine into another one.
  *
- * @returns the index of the state
  * @throws MachineFailure if the machine could not save its state; the error of the other one if that could not recover it
  */
 export async function copyMachine<L>(
   source: StateMachine<L>,
   options: CopyOptions,
-): Promise<number> {
-  const { clusterID, nodeID, files, directory, env, signal, taken } = options;
+): Promise<MachineCopy> {
+  const { clusterID, nodeID, files, env, stopped, taken } = options;
   const store = new MemorySnapshotStore();
   let sink!: SnapshotSink;
   const totals = await saveSnapshot(source, {
@@ -53,20 +60,25 @@ export async function copyMachine<L>(
       return pacedSink(sink.writable, env);
     },
     files,
-    signal,
+    signal: stopped,
   });
   const info = await sink.commit(totals);
+  const target = options.target();
   try {
-    await recoverSnapshot(options.target(), {
+    await recoverSnapshot(target, {
       info,
       open: () => pacedSource(store.open(info), env),
       files,
-      directory,
-      signal,
+      directory: options.directory,
+      signal: stopped,
     });
+    stopped.throwIfAborted();
   } catch (error) {
+    (async () => await target.close())().catch(() => {
+      // It is not used.
+    });
     // The copy failed, and not the machine that is replicated.
     throw error instanceof MachineFailure ? error.cause : error;
   }
-  return info.index;
+  return { machine: target.machine, index: info.index };
 }

@@ -15,19 +15,14 @@ import {
 import type { Tabs } from "../../src/tabs/mod.ts";
 import { newID } from "../../src/typed/mod.ts";
 import { Actions } from "./actions.ts";
-import { board } from "./board.ts";
+import { board as machine } from "./board.ts";
 import { BoardView } from "./board_view.ts";
 import { showConnection } from "./connection.ts";
-import type { DialogParts } from "./dialogs.ts";
-import {
-  type BoardReplica,
-  type Device,
-  openDevice,
-  type Started,
-} from "./device.ts";
+import { type Device, openDevice, type Started } from "./device.ts";
+import type { PageParts } from "./dialogs.ts";
 import { h, icon, iconButton, setText } from "./dom.ts";
 import { Frames } from "./frames.ts";
-import { isRefused, loadLater } from "./lazy.ts";
+import { isRefused, type Later, loadLater } from "./lazy.ts";
 import { type Message, Messages, RELOAD } from "./messages.ts";
 import { linkTo, type Place, WELCOME } from "./names.ts";
 import { DEVICES, Presence } from "./presence.ts";
@@ -150,16 +145,23 @@ class BoardPage {
       say: (text) => this.#messages.say(text),
       complain: (error) => this.#complain(error),
     });
-    const dialogs: DialogParts = {
+    const parts: PageParts = {
       place: this.#place,
+      device: this.#device!,
+      replica,
+      machine,
       app,
       actions,
+      messages: this.#messages,
       voice: this.#messages,
       lists: () => view.lists,
       cards: (list) => view.cards(list),
-      save: () => this.#save(),
-      load: (files) => this.#load(files, replica, app),
-      inspect: () => this.#inspect(replica),
+      title: () => about.getSnapshot()?.title ?? "",
+      // It begins after the view.
+      get person() {
+        return presence;
+      },
+      startOver: () => this.#startOver(),
     };
     const frames = new Frames(() => actions.isAwaited);
     const view = new BoardView({
@@ -167,7 +169,7 @@ class BoardPage {
       actions,
       voice: this.#messages,
       frames,
-      dialogs,
+      dialogs: parts,
     });
     const refusedEdits = h("section", {
       id: "refused",
@@ -261,19 +263,7 @@ class BoardPage {
     const menu = iconButton(
       "more",
       "Board: archive, keys, other boards",
-      () => {
-        this.#openPart(
-          "Board",
-          () => import("./menu.ts"),
-          ({ fillMenu }, dialog) =>
-            fillMenu(
-              dialog,
-              dialogs,
-              about.getSnapshot()?.title ?? "",
-              presence,
-            ),
-        );
-      },
+      () => this.#use(({ openMenu }) => openMenu(parts)),
       { id: "menu" },
     );
     this.#header.append(
@@ -286,7 +276,10 @@ class BoardPage {
         iconButton(
           "share",
           "Share this board",
-          () => this.#share(),
+          () =>
+            this.#use(({ openShare }) =>
+              openShare(this.#place, this.#messages)
+            ),
           { id: "share" },
         ),
       ]),
@@ -373,41 +366,10 @@ class BoardPage {
     changed();
   }
 
-  #share(): void {
-    const link = linkTo({ ...this.#place, device: "here", isTwo: false });
-    const { href } = new URL(link, location.href);
-    this.#openPart(
-      "Share this board",
-      () => import("./share.ts"),
-      ({ fillShare }, dialog) => fillShare(dialog, href, this.#messages),
-      href,
-    );
-  }
-
-  /** Opens a dialog with a part of the page that is loaded when it is first needed; `instead` is shown where that is not possible. */
-  #openPart<T>(
-    title: string,
-    load: () => Promise<T>,
-    fill: (part: T, dialog: HTMLDialogElement) => void,
-    instead?: string,
-  ): void {
-    loadLater().then(({ openPart }) => openPart(title, load, fill, instead))
+  /** Uses a part of the page that is loaded when it is first needed. */
+  #use(open: (parts: Later) => void): void {
+    loadLater().then(open)
       .catch((error) => this.#messages.complain(error));
-  }
-
-  #inspect(replica: BoardReplica): void {
-    this.#openPart(
-      "Inspector",
-      () => import("./inspect.ts"),
-      ({ fillInspector }, dialog) =>
-        fillInspector(
-          dialog,
-          this.#device!,
-          replica,
-          board,
-          () => this.#startOver(),
-        ),
-    );
   }
 
   async #tellKept(text: HTMLElement): Promise<void> {
@@ -475,15 +437,6 @@ class BoardPage {
   async #save(): Promise<void> {
     const { saveBoard } = await loadLater();
     await saveBoard(this.#device!, this.#place.board);
-  }
-
-  async #load(
-    files: readonly File[],
-    replica: BoardReplica,
-    app: Started["app"],
-  ): Promise<void> {
-    const { loadFiles } = await import("./import.ts");
-    await loadFiles(files, { app, board, replica, messages: this.#messages });
   }
 
   async #startOver(): Promise<void> {

@@ -8,9 +8,10 @@
  */
 
 import type { Actions, Voice } from "./actions.ts";
-import type { Card, List } from "./board.ts";
-import type { BoardApp } from "./device.ts";
+import type { board, Card, List } from "./board.ts";
+import type { BoardApp, BoardReplica, Device } from "./device.ts";
 import { button, h, iconButton } from "./dom.ts";
+import type { Messages } from "./messages.ts";
 import { type Place, TEXT_LENGTH_MAX, TITLE_LENGTH_MAX } from "./names.ts";
 import { quote } from "./words.ts";
 
@@ -28,12 +29,21 @@ export interface DialogParts {
   lists(): readonly List[];
   /** Cards of a list in order. */
   cards(list: string): readonly Card[];
-  /** Has the browser save the board and what waits to be sent. */
-  save(): Promise<void>;
-  /** Puts a board, and edits, on this one from files that were saved. */
-  load(files: readonly File[]): Promise<void>;
-  /** Opens the inspector of the replica. */
-  inspect(): void;
+}
+
+/** Parts of the page that its menu and its inspector use, too. */
+export interface PageParts extends DialogParts {
+  readonly device: Device;
+  readonly replica: BoardReplica;
+  /** Machine of the board. It is given: this file has a copy of the library of its own. */
+  readonly machine: typeof board;
+  readonly messages: Messages;
+  /** Title of the board; empty without one. */
+  readonly title: () => string;
+  /** Person, as others see them. */
+  readonly person: { name: string };
+  /** Removes what this device has of the board, and loads it again. */
+  readonly startOver: () => Promise<void>;
 }
 
 /** Opens a dialog with a title; `fill` fills it, and may return a function to call at its end. */

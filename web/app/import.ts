@@ -9,9 +9,9 @@
 
 import { openSnapshot } from "../../src/ports/mod.ts";
 import type { TypedMachine } from "../../src/typed/mod.ts";
-import type { board, Card, List } from "./board.ts";
-import type { BoardApp, BoardReplica } from "./device.ts";
-import type { Messages } from "./messages.ts";
+import type { Card, List } from "./board.ts";
+import type { BoardApp } from "./device.ts";
+import type { PageParts } from "./dialogs.ts";
 import { quote } from "./words.ts";
 
 /** Cards in one command: a file can have more than a command may. */
@@ -164,27 +164,15 @@ export async function importFiles(
   }. What the board had already was left as it is.`;
 }
 
-/** Parts of the page that take in files. */
-export interface LoadParts {
-  /** Typed access to the board. */
-  readonly app: BoardApp;
-  /** Machine of the board. */
-  readonly board: typeof board;
-  /** Replica on this device. */
-  readonly replica: BoardReplica;
-  /** Messages of the page. */
-  readonly messages: Messages;
-}
-
 /** Puts what was saved in files on the board, by edits: they are decided like any others. */
 export async function loadFiles(
   files: readonly File[],
-  { app, board, replica, messages }: LoadParts,
+  { app, machine, replica, messages }: PageParts,
 ): Promise<void> {
   const text = await importFiles(files, {
     app,
-    create: board.create,
-    decode: (cmd) => board.decode(cmd),
+    create: machine.create,
+    decode: (cmd) => machine.decode(cmd),
     isPending: (cmd) =>
       replica.pending().some((one) => `${one.cmd}` === `${cmd}`),
   });

@@ -6,21 +6,19 @@
  * @module
  */
 
-import { inspect, type MachineView } from "../../src/inspector/mod.ts";
-import type { BoardReplica, Device } from "./device.ts";
+import { inspect } from "../../src/inspector/mod.ts";
+import type { PageParts } from "./dialogs.ts";
 import { peerURLs } from "./peers.ts";
 
 /** Names of the machine itself, on which the demo server lets itself be inspected. */
 const LOCAL = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
-/** Shows the replica of a board in a dialog. The machine is given: this file has a copy of the library of its own. */
+/** Shows the replica of a board in a dialog. */
 export function fillInspector(
   dialog: HTMLDialogElement,
-  { host, logDB, tabs, plug }: Device,
-  replica: BoardReplica,
-  machine: MachineView,
-  startOver: () => Promise<void>,
+  { device, replica, machine, startOver }: PageParts,
 ): void {
+  const { host, logDB, tabs, plug } = device;
   dialog.className = "wide";
   dialog.append(inspect({
     host,

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { choices, type DialogParts, labelled } from "./dialogs.ts";
+import { choices, labelled, type PageParts } from "./dialogs.ts";
 import { button, h } from "./dom.ts";
 import { linkTo, slugOf, TITLE_LENGTH_MAX } from "./names.ts";
 import { recentBoards } from "./recent.ts";
@@ -25,13 +25,24 @@ const KEYS: readonly (readonly [keys: string, what: string])[] = [
   ["Ctrl + Z", "undo; with Shift redo"],
 ];
 
+/** Tasks of a menu whose code is not in it. */
+export interface MenuTasks {
+  /** Has the browser save the board and what waits to be sent. */
+  save(): Promise<void>;
+  /** Puts a board, and edits, on this one from files that were saved. */
+  load(files: readonly File[]): Promise<void>;
+  /** Opens the inspector of the replica. */
+  inspect(): void;
+}
+
 /** Fills a dialog with everything that concerns the whole board. */
 export function fillMenu(
   dialog: HTMLDialogElement,
-  parts: DialogParts,
-  title: string,
-  person: { name: string },
+  parts: PageParts,
+  tasks: MenuTasks,
 ): void {
+  const { person } = parts;
+  const title = parts.title();
   const self = h("input", {
     type: "text",
     value: person.name,
@@ -86,7 +97,7 @@ export function fillMenu(
     accept: ".snapshot,.json",
     hidden: true,
     onchange: (): void => {
-      parts.load([...files.files ?? []])
+      tasks.load([...files.files ?? []])
         .catch((error) => voice.complain(error));
     },
   });
@@ -143,10 +154,10 @@ export function fillMenu(
     choices(dialog, [
       [
         "Save the board to a file",
-        () => void parts.save().catch((error) => voice.complain(error)),
+        () => void tasks.save().catch((error) => voice.complain(error)),
       ],
       ["Import from a file", (): void => files.click()],
-      ["Inspect", (): void => parts.inspect()],
+      ["Inspect", (): void => tasks.inspect()],
       ["Guides", (): void => {
         (top ?? globalThis).location.href = "guide/";
       }],

@@ -65,18 +65,36 @@ function isScript(url: string): boolean {
   return /^(app|sampan)-.*[.]js$/.test(nameOf(url));
 }
 
-/** Names of the scripts that the page may need later, which its script has. */
-async function laterScripts(cache: Cache): Promise<readonly string[]> {
-  const script = await cache.match(SCRIPT);
-  return (await script?.text())?.match(/sampan-[a-z-]+-[0-9a-f]+[.]js/g) ?? [];
+/**
+ * Names of all scripts of the page: each has those of others that it loads when it
+ * needs them. Those that are not in the cache are fetched, if that is wanted.
+ */
+async function scriptsOf(
+  cache: Cache,
+  fetching: boolean,
+): Promise<ReadonlySet<string>> {
+  const names = new Set([SCRIPT]);
+  for (const name of names) {
+    let found = await cache.match(name);
+    if (found === undefined && fetching) {
+      // Without a network, the next visit tries again.
+      await cache.add(name).catch(() => {});
+      found = await cache.match(name);
+    }
+    const others = (await found?.text())?.match(
+      /sampan-[a-z-]+-[0-9a-f]+[.]js/g,
+    );
+    for (const other of others ?? []) names.add(other);
+  }
+  return names;
 }
 
 /** Removes the scripts of older versions. */
 async function removeOld(): Promise<void> {
   const cache = await caches.open(CACHE);
-  const names = [SCRIPT, ...await laterScripts(cache)];
+  const names = await scriptsOf(cache, false);
   for (const request of await cache.keys()) {
-    if (isScript(request.url) && !names.includes(nameOf(request.url))) {
+    if (isScript(request.url) && !names.has(nameOf(request.url))) {
       await cache.delete(request);
     }
   }
@@ -120,10 +138,5 @@ async function kept(request: Request): Promise<Response> {
 
 /** Fetches the scripts that the page may need later. */
 async function keepRest(): Promise<void> {
-  const cache = await caches.open(CACHE);
-  for (const script of await laterScripts(cache)) {
-    if (await cache.match(script) !== undefined) continue;
-    // Without a network, the next visit tries again.
-    await cache.add(script).catch(() => {});
-  }
+  await scriptsOf(await caches.open(CACHE), true);
 }

@@ -10,8 +10,8 @@ import { type Env, systemEnv } from "../../env.ts";
 import { SYNC_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { checkUnused } from "../../log/cluster_log.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
-import { ReadOnlyLog } from "../../log/read_only_log.ts";
 import type { Log, LogDB } from "../../log/log.ts";
+import { loadOnDemand } from "../../nodehost/load.ts";
 import { wrongType } from "../../describe.ts";
 import {
   checkOptions,
@@ -422,6 +422,7 @@ export class RemoteLogDB implements LogDB {
     const name = `${clusterID}/kept`;
     this.#names.add(name);
     try {
+      const { ReadOnlyLog } = await loadOnDemand();
       const copy = await this.#copyOf(clusterID);
       return new ReadOnlyLog(copy, () => void this.#names.delete(name));
     } catch (error) {
