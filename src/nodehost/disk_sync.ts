@@ -17,29 +17,28 @@ import { ErrStoreFull } from "../store/errors.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
 import type { ReplicaOutbox } from "./outbox.ts";
-import type { Snapshotter } from "./snapshotter.ts";
 
 /** Syncs an on-disk state machine after a number of entries or submissions, or a time (D6). */
 export class DiskSync {
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
-  readonly #snapshotter: Snapshotter;
+  readonly #onSynced: (index: number) => void;
   readonly #outbox: ReplicaOutbox | undefined;
   /** Index of the last sync. */
   #synced: number;
   #isSyncing = false;
   #cancelTimer: (() => void) | undefined;
 
-  /** Creates the sync of a machine that is durable as it was started. */
+  /** Creates the sync of a machine that is durable as it was started; `onSynced` is called with the index of each sync. */
   constructor(
     context: ReplicaContext,
     machine: CurrentMachine,
-    snapshotter: Snapshotter,
+    onSynced: (index: number) => void,
     outbox: ReplicaOutbox | undefined,
   ) {
     this.#context = context;
     this.#machine = machine;
-    this.#snapshotter = snapshotter;
+    this.#onSynced = onSynced;
     this.#outbox = outbox;
     this.#synced = machine.applied;
   }
@@ -97,7 +96,7 @@ export class DiskSync {
     Promise.resolve().then(() => this.#machine.current.sync()).then(
       () => {
         this.#isSyncing = false;
-        this.#snapshotter.synced(index);
+        this.#onSynced(index);
         this.#outbox?.synced(decided);
       },
       (error) => {

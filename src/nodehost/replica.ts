@@ -646,7 +646,12 @@ export class Replica<Q = unknown, A = unknown> {
     context.log.announcements?.announce(activation?.changes ?? []);
     const snapshotter = new Snapshotter(context, machine, retain);
     const diskSync = Sync &&
-      new Sync(context, machine, snapshotter, this.#outbox);
+      new Sync(
+        context,
+        machine,
+        (index) => snapshotter.synced(index),
+        this.#outbox,
+      );
     const loop = new ApplyLoop(context, reader, {
       machine,
       proposals: this.#proposals,

@@ -210,13 +210,14 @@ const WRONG = new Set<HostEvent["type"]>([
 ]);
 
 /**
- * Names of errors that a killed server explains: it reports that a snapshot would be
- * faster and is killed before it sends one, or a snapshot is made while the
- * connection is lost. Both are tried again, and the end of a soak checks the state.
+ * Names of errors that a killed server, or a cut connection, explains: it reports
+ * that a snapshot would be faster and is killed before it sends one, or the
+ * connection is lost while a snapshot is made or fetched, and the server has another
+ * one afterwards. All are tried again, and the end of a soak checks the state.
  */
-const EXPLAINED: Partial<Record<HostEvent["type"], string>> = {
-  "log failed": "ErrCompacted",
-  "snapshot failed": "ErrConnectionLost",
+const EXPLAINED: Partial<Record<HostEvent["type"], readonly string[]>> = {
+  "log failed": ["ErrCompacted"],
+  "snapshot failed": ["ErrConnectionLost", "ErrSnapshotNotFound"],
 };
 
 /** Writes down an event that means a violation. */
@@ -224,8 +225,8 @@ export function onEvent(write: Write): (event: HostEvent) => void {
   return (event) => {
     if (!WRONG.has(event.type)) return;
     const { error } = event as { error?: unknown };
-    const explained = EXPLAINED[event.type];
-    if (explained !== undefined && (error as Error)?.name === explained) return;
+    const { name } = Object(error) as Error;
+    if (EXPLAINED[event.type]?.includes(name) === true) return;
     const line: Line = {
       type: "violation",
       text: `Event ${event.type} of cluster ${event.clusterID}: ${

@@ -296,13 +296,7 @@ class World {
     }
     this.#reconnect();
     await Promise.all(this.#members.map((member) => member.request("quiesce")));
-    const right = await this.#server.request("report", [0, 0]);
-    const indexes = right.map(({ index }) => index);
-    const reports = await Promise.all(
-      this.#clients.map(async (member) =>
-        [member.name, await member.request("report", indexes)] as const
-      ),
-    );
+    const { right, reports } = await this.#reports();
     for (const [i, report] of right.entries()) {
       this.history.checkReports(
         i + 1,
@@ -317,6 +311,28 @@ class World {
       if (local === undefined) continue;
       this.history.checkReports(LOCAL, new Map([[name, local]]));
       this.history.checkReplay(LOCAL, name, local, local.replayed!);
+    }
+  }
+
+  /** Reports of the server and the clients, once none is ahead of the server: a late duplicate of a command may still come. */
+  async #reports(): Promise<{
+    readonly right: readonly ReplicaReport[];
+    readonly reports: readonly (readonly [string, readonly ReplicaReport[]])[];
+  }> {
+    for (let indexes: readonly number[] = [0, 0];;) {
+      const right = await this.#server.request("report", indexes);
+      const asked = right.map(({ index }) => index);
+      const reports = await Promise.all(
+        this.#clients.map(async (member) =>
+          [member.name, await member.request("report", asked)] as const
+        ),
+      );
+      indexes = asked.map((index, i) =>
+        Math.max(index, ...reports.map(([, all]) => all[i]!.index))
+      );
+      if (indexes.every((index, i) => index === asked[i])) {
+        return { right, reports };
+      }
     }
   }
 

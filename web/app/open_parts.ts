@@ -1,6 +1,6 @@
 /**
- * What the page opens when a person asks for it: its menu, the link to share, the
- * inspector, and files that were saved.
+ * Parts of the page that a person opens: its menu, the link to share, the inspector,
+ * and files that were saved.
  *
  * This module runs in a browser.
  *
