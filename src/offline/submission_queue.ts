@@ -579,6 +579,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#poisoned.delete(submission);
     this.#leaveStoring(submission);
     this.generation++;
+    // Another one gets its number: a machine that throws at it later refuses neither.
+    submission.id = 0;
     this.changed();
   }
 

@@ -19,6 +19,9 @@ import {
   OUTBOX_DONE_MS,
 } from "../../src/limits.ts";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
+import { systemEnv } from "../../src/env.ts";
+import type { OutboxParts } from "../../src/nodehost/outbox.ts";
+import { SubmissionQueue } from "../../src/offline/submission_queue.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import type { Result } from "../../src/statemachine/types.ts";
@@ -357,4 +360,30 @@ Deno.test("U41 U12 the commands of an outbox that several tabs share are not mer
   await queue.close();
   const found = await outbox.unsynced(1n);
   assertEquals(found.map(({ cmd }) => text(cmd)), ["a", "b"]);
+});
+
+Deno.test("U8 U17 a command that could not be stored is refused neither itself nor in the place of the next one if the machine throws at it later, and the outbox opens again", async () => {
+  const store = new FaultyBlockStore();
+  const outbox = new BlockOutbox(store);
+  const context = { clusterID: 1n, env: systemEnv, event: () => {} };
+  const machine = { group: () => undefined, merge: () => undefined };
+  const queue = new SubmissionQueue(
+    { context, machine } as unknown as OutboxParts,
+  );
+  queue.load(await outbox.open(1n, DEAF));
+  const first = await queue.add(bytes("first"));
+  store.fault = { at: store.writes + 1, error: new ErrStoreFull("Full") };
+  const adding = queue.add(bytes("poison"));
+  const shown = queue.list(2).commands[0]!;
+  await assertRejects(() => adding, ErrStoreFull);
+  store.fault = undefined;
+  queue.poisoned(shown, new Error("Poison"));
+  assertEquals([queue.queued, queue.pending()], [1, [first]]);
+  const next = await queue.add(bytes("next"));
+  queue.poisoned(shown, new Error("Poison"));
+  assertEquals([next.id, next.state, queue.queued], [2, "queued", 2]);
+  await queue.outbox.close();
+  const { contents } = await new BlockOutbox(store).open(1n, DEAF);
+  assertEquals(contents.commands.map(text), ["first", "next"]);
+  assertEquals(contents.settled, []);
 });

@@ -279,6 +279,7 @@ export const FIXED_WORLDS: readonly Job[] = [
   { seed: 1199390698, changes: "tabs" },
   { seed: 3284494996, changes: "tabs" },
   { seed: 3284494458 },
+  { seed: 880505782 },
   { seed: 3, changes: "tokens" },
   { seed: 33001421 },
   { seed: 33003136 },
