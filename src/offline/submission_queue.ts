@@ -482,7 +482,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     if (this.#settled.has(number) || this.#dismissed.has(number)) return true;
     const submission = this.#queued.get(number) ?? this.#awaited.get(number) ??
       new QueuedSubmission(number, copyOf(cmd), this.#owner);
-    if (this.#queued.get(number) !== undefined) this.#unqueue(submission);
+    if (this.isQueued(submission)) this.#unqueue(submission.id);
     else this.#bytes += cmd.length;
     submission.settle(state as "refused" | "unknown", reason, result);
     this.#keep(submission);
@@ -506,6 +506,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#settledEarly.delete(number);
     const early = this.#refusedEarly.get(number);
     if (early !== undefined) early.isDismissed = true;
+    // The store has its command still.
+    if (number > this.lastInMemory) this.#dismissed.add(number);
     const submission = this.#settled.get(number);
     if (submission === undefined) return;
     this.#settled.delete(number);
@@ -701,8 +703,11 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     const { env, event } = this.#parts.context;
     try {
       while (this.#outside > 0 && this.#hasRoom) {
+        const { next } = this.#queued;
         await this.#readNext();
         if (this.#closed !== undefined) return;
+        // They are decided, and removed by the process that sends: the state will tell.
+        if (next === this.#queued.next) break;
         this.onDecided();
       }
       this.#isFilling = false;
@@ -747,9 +752,23 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   // ------------------------------------------------------------ listing
 
-  /** Submission of that number, if it is queued. */
+  /** Submission of that number, if it is queued and in memory. */
   queuedAt(number: number): QueuedSubmission | undefined {
     return this.#queued.get(number);
+  }
+
+  /**
+   * Queued submission of the first undecided number, which the state has decided. One
+   * whose command is only in the store is removed, unless its result is waited for.
+   */
+  decidedAt(number: number): QueuedSubmission | undefined {
+    if (number > this.lastInMemory && this.isQueued({ id: number })) {
+      const awaited = this.#awaited.get(number);
+      this.#unqueue(number);
+      if (awaited !== undefined) this.#push(awaited);
+      else this.#queued.skipTo(number + 1);
+    }
+    return this.queuedAt(number);
   }
 
   /** Queued submissions up to a number, in order: a copy. */
@@ -758,9 +777,10 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   }
 
   /** True if a command that the view has run is queued. */
-  isQueued({ id }: PendingCommand): boolean {
+  isQueued({ id }: Pick<PendingCommand, "id">): boolean {
     return this.#queued.get(id) !== undefined ||
-      id > this.lastInMemory && !this.#settled.has(id);
+      id > this.lastInMemory && !this.#settled.has(id) &&
+        !this.#dismissed.has(id);
   }
 
   /** Number of the first queued submission; that after the last command if all are settled. */
@@ -916,16 +936,17 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   // ------------------------------------------------------------ outcomes
 
-  /** Removes a submission from the queued ones. */
-  #unqueue(submission: QueuedSubmission): void {
-    const { id, bytes } = submission;
-    if (this.#queued.take(id) !== undefined) this.#queuedBytes -= bytes.length;
-    else {
+  /** Removes the submission of a number from the queued ones. */
+  #unqueue(number: number): void {
+    const taken = this.#queued.take(number);
+    if (taken !== undefined) {
+      this.#queuedBytes -= taken.bytes.length;
+      this.groups.left(taken);
+    } else {
       this.#outside--;
-      this.#awaited.delete(id);
-      this.#dropRecent(id);
+      this.#awaited.delete(number);
+      this.#dropRecent(number);
     }
-    this.groups.left(submission);
     this.generation++;
     this.#fill();
   }
@@ -950,7 +971,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     reason: string,
     refused?: Result,
   ): void {
-    this.#unqueue(submission);
+    this.#unqueue(submission.id);
     submission.settle(state, reason, refused);
     this.#keep(submission);
     this.#noteSettled(submission);
@@ -958,7 +979,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Removes a submission whose command was applied, without settling its result. */
   removeApplied(submission: QueuedSubmission): void {
-    this.#unqueue(submission);
+    this.#unqueue(submission.id);
     submission.settle("applied");
     this.#bytes -= submission.bytes.length;
   }

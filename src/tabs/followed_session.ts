@@ -121,7 +121,7 @@ export class FollowedSession {
     const upTo = Math.min(decided, queue.last, this.upTo);
     while (queue.undecided <= upTo) {
       const number = queue.undecided;
-      const submission = queue.queuedAt(number);
+      const submission = queue.decidedAt(number);
       if (submission === undefined) queue.decide(number);
       // The outbox is a copy, or was put back by a power cut: its leader finds that out.
       else if (this.isOther(number, submission.bytes)) break;

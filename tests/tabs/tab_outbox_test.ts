@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { systemEnv } from "../../src/env.ts";
 import {
+  OUTBOX_MEMORY_COMMANDS,
   OUTBOX_SETTLED_EARLY_MAX,
   TAB_EARLY_MESSAGES_MAX,
 } from "../../src/limits.ts";
@@ -415,5 +416,96 @@ Deno.test("U17 M3: a tab that learns of the result of its command before it know
     [[1, "refused"], [2, "applied"]],
   );
   assertEquals(outbox.pending().map(({ id }) => id), [1]);
+  await close();
+});
+
+/** Outbox of a follower beside a leader that has stored more commands than are kept in memory. */
+async function openLarge(): Promise<{
+  leader: OutboxQueue;
+  outbox: AttachedTabOutbox;
+  count: number;
+  /** Lets the state have the first commands, up to a number. */
+  decide: (upTo: number) => Promise<void>;
+  close: () => Promise<void>;
+}> {
+  const store = newStored();
+  const leader = await store.open(1n, () => {});
+  await leader.assign({ index: 1, clientID: 2n, base: 0, holders: [3n] }, 0);
+  const count = OUTBOX_MEMORY_COMMANDS + 100;
+  await Promise.all(
+    Array.from({ length: count }, () => leader.add(new Uint8Array([65]))),
+  );
+  let next = 1;
+  const machine = {
+    changed: () => {},
+    group: () => undefined,
+    sessionInfo: () => ({ clientID: 2n, next }),
+    outcomeOf: () => applied(new Uint8Array([65]), 7n),
+    refusalOf: () => undefined,
+    onAdvanced: () => {},
+  };
+  const tab = {
+    isLeading: false,
+    refusal: undefined,
+    store,
+    post: () => {},
+    attached: () => {},
+  };
+  const outbox = new AttachedTabOutbox(
+    tab as unknown as OutboxTab,
+    partsOf({ machine, proposals: { observe: () => () => {} } }),
+  );
+  await outbox.load();
+  outbox.start();
+  return {
+    leader,
+    outbox,
+    count,
+    decide: async (upTo) => {
+      next = upTo + 1;
+      machine.onAdvanced();
+      // Commands are read from the store.
+      for (let i = 0; i < 20; i++) await systemEnv.turn();
+    },
+    close: async () => {
+      outbox.close(undefined, new Error("closed"));
+      await outbox.end();
+      await leader.close();
+      await store.close();
+    },
+  };
+}
+
+Deno.test("U17 M3: a tab counts a refused command once, also if it has only the leader's word of it and the command is in the store only", async () => {
+  const { leader, outbox, count, decide, close } = await openLarge();
+  const settled = {
+    number: count - 10,
+    state: "refused",
+    reason: "Full",
+    cmd: new Uint8Array([65]),
+  } as const;
+  leader.note({ settle: settled });
+  outbox.received({ kind: "settled", settled }, true);
+  assertEquals(outbox.pendingCount, count);
+  outbox.received({ kind: "dismissed", number: count - 10 }, true);
+  assertEquals(outbox.pendingCount, count - 1);
+  await decide(OUTBOX_MEMORY_COMMANDS - 10);
+  assertEquals(outbox.pendingCount, 109);
+  assertEquals((await outbox.pendingFrom(1)).submissions.length, 109);
+  await decide(count);
+  assertEquals(outbox.pendingCount, 0);
+  await close();
+});
+
+Deno.test("U17 M3: a tab knows that commands are decided which are in the store only, and those that the leader has removed from it, and settles the results that are waited for", async () => {
+  const { leader, outbox, count, decide, close } = await openLarge();
+  const { submissions: [late] } = await outbox.pendingFrom(count - 10);
+  const result = late!.result;
+  leader.note({ decided: count });
+  await leader.flush();
+  await decide(count);
+  assertEquals(await result, { value: 7n });
+  assertEquals([late!.id, late!.state], [count - 10, "applied"]);
+  assertEquals([outbox.pendingCount, outbox.decided], [0, count]);
   await close();
 });

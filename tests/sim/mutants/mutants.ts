@@ -487,9 +487,9 @@ export const MUTANTS: readonly Mutant[] = [
     name: "refused submission stays in the view",
     file: "src/offline/submission_queue.ts",
     find:
-      "this.#unqueue(submission);\n    submission.settle(state, reason, refused)",
+      "this.#unqueue(submission.id);\n    submission.settle(state, reason, refused)",
     replace:
-      'if (state !== "refused") this.#unqueue(submission);\n    submission.settle(state, reason, refused)',
+      'if (state !== "refused") this.#unqueue(submission.id);\n    submission.settle(state, reason, refused)',
     seeds: 40,
     changes: "refusals=3",
   },
