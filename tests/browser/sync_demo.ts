@@ -252,13 +252,16 @@ export class Person {
     );
   }
 
-  /** Resolves once a service worker controls the page. */
+  /** Uses the page; resolves once a service worker controls it, and has what a page in use needs. */
   async kept(): Promise<void> {
     await this.do(`async () => {
+      const pause = () => new Promise((resolve) => setTimeout(resolve, 20));
       await navigator.serviceWorker.ready;
-      while (navigator.serviceWorker.controller === null) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
+      while (navigator.serviceWorker.controller === null) await pause();
+      dispatchEvent(new Event("pointerdown"));
+      const cache = await caches.open("sampan-app");
+      const isKept = ({ url }) => url.includes("sampan-later-");
+      while (!(await cache.keys()).some(isKept)) await pause();
     }`);
   }
 
