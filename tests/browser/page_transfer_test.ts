@@ -200,7 +200,7 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
         page.sent.length = 0;
         await tab.reload();
         await tab.evaluate(settled(files), 30_000);
-        assert(size() < 2048, JSON.stringify(page.sent));
+        assert(size() < 3072, JSON.stringify(page.sent));
       } finally {
         await browser.close();
       }
