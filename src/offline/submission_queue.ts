@@ -295,6 +295,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Takes a submission out of those that are being stored; those after it get other numbers. */
   #leaveStoring(left: QueuedSubmission): void {
     this.#storing.take(left.id);
+    // Another one gets its number: a machine that throws at it later refuses neither.
+    left.id = 0;
     this.#renumber();
   }
 
@@ -581,8 +583,6 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#poisoned.delete(submission);
     this.#leaveStoring(submission);
     this.generation++;
-    // Another one gets its number: a machine that throws at it later refuses neither.
-    submission.id = 0;
     this.changed();
   }
 

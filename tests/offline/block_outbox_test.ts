@@ -387,3 +387,30 @@ Deno.test("U8 U17 a command that could not be stored is refused neither itself n
   assertEquals(contents.commands.map(text), ["first", "next"]);
   assertEquals(contents.settled, []);
 });
+
+Deno.test("U17 U41 a command that has become part of the one before it is refused neither itself nor in the place of the next one if the machine throws at it later", async () => {
+  const store = new MemoryBlockStore();
+  const context = { clusterID: 1n, env: systemEnv, event: () => {} };
+  const machine = {
+    group: () => undefined,
+    merge: (a: Uint8Array, b: Uint8Array) =>
+      text(b) === "poison" ? bytes(`${text(a)} ${text(b)}`) : undefined,
+  };
+  const queue = new SubmissionQueue(
+    { context, machine } as unknown as OutboxParts,
+  );
+  queue.load(await new BlockOutbox(store).open(1n, DEAF));
+  const first = await queue.add(bytes("first"));
+  const adding = queue.add(bytes("poison"));
+  const shown = queue.list(2).commands[0]!;
+  assertStrictEquals(await adding, first);
+  queue.poisoned(shown, new Error("Poison"));
+  assertEquals([queue.queued, queue.pending()], [1, [first]]);
+  const next = await queue.add(bytes("next"));
+  queue.poisoned(shown, new Error("Poison"));
+  assertEquals([next.id, next.state, queue.queued], [2, "queued", 2]);
+  await queue.outbox.close();
+  const { contents } = await new BlockOutbox(store).open(1n, DEAF);
+  assertEquals(contents.commands.map(text), ["first poison", "next"]);
+  assertEquals(contents.settled, []);
+});
