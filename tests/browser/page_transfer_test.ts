@@ -125,14 +125,10 @@ class CountedPage implements AsyncDisposable {
   }
 }
 
-/**
- * Waits until the service worker has cached every file, and would have looked
- * for a newer version.
- */
+/** Waits until the service worker has cached every file. */
 const settled = (files: number): string =>
   `(async () => {
   await navigator.serviceWorker.ready;
-  await (await navigator.serviceWorker.getRegistration()).update();
   for (let last = -1;;) {
     const cache = await caches.open("sampan-app");
     const { length } = await cache.keys();
