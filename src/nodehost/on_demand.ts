@@ -1,8 +1,9 @@
 /**
  * Parts of a host that a new page does not need: what makes snapshots, recovers from
  * them, imports them, syncs on-disk machines, appends decisions to skip an entry, and
- * activates changes of behaviour. A device that has a snapshot has loaded this once to make it. Loaded by
- * `loadOnDemand()` only, so that bundlers put it into a file of its own.
+ * activates changes of behaviour. A device that has a snapshot has loaded this once
+ * to make it. Loaded by `loadOnDemand()` only, so that bundlers put it into a file of
+ * its own.
  *
  * This module is browser compatible.
  *

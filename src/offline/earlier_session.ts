@@ -1,7 +1,6 @@
 /**
  * Sessions that an outbox has used before: of an earlier process, and in another
- * history of the log. Loaded when a device
- * that has one goes on with it.
+ * history of the log. Loaded when a device that has one goes on with it.
  *
  * This module is browser compatible.
  *

@@ -10,6 +10,7 @@ import { serveControl } from "../../src/cli/main.ts";
 import { controlPath } from "../../src/cli/control.ts";
 import { DataFolder } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/mod.ts";
+import { withReplica } from "../support/replicas.ts";
 
 const MAIN = new URL("../../src/cli/main.ts", import.meta.url).href;
 
@@ -57,19 +58,12 @@ async function withHost(
   work: (host: NodeHost, data: DataFolder) => Promise<void>,
   commands = 10,
 ): Promise<void> {
-  await using data = await DataFolder.open(path);
-  await using host = new NodeHost({
-    logDB: data.logDB,
-    snapshots: data.snapshots,
+  await withReplica(path, async (data, replica, host) => {
+    for (let i = 0; i < commands; i++) {
+      await replica.propose(kv.put(`key ${i}`, "value"));
+    }
+    await work(host, data);
   });
-  const replica = await host.startConcurrentCluster(
-    () => new ConcurrentKVStateMachine(),
-    { clusterID: 1n, nodeID: 1n },
-  );
-  for (let i = 0; i < commands; i++) {
-    await replica.propose(kv.put(`key ${i}`, "value"));
-  }
-  await work(host, data);
 }
 
 test("H11 sampan reports an invalid command line in one line, with exit status 2", async (folder) => {

@@ -1,43 +1,32 @@
 import { assert, assertEquals } from "@std/assert";
-import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
+import type { NodeHost } from "../../mod.ts";
 import { type Call, type Outcome, run } from "../../src/cli/operations.ts";
-import { DataFolder } from "../../src/sqlite/mod.ts";
-
-type Replica = Awaited<ReturnType<NodeHost["startConcurrentCluster"]>>;
-
-/** Takes two snapshots of newer states: older ones are removed, and the log is compacted up to the first of the two. */
-async function takeSnapshots(replica: Replica): Promise<void> {
-  for (let i = 0; i < 2; i++) {
-    await replica.propose(kv.put(`key ${replica.appliedIndex}`, "value"));
-    await replica.requestSnapshot();
-  }
-}
+import {
+  type FolderReplica,
+  takeSnapshots,
+  withReplica,
+} from "../support/replicas.ts";
 
 /** Runs `work` with a replica that has two snapshots, and with what runs an operation in its server, which calls `turn` between two steps. */
 async function withServer(
   work: (
-    replica: Replica,
+    replica: FolderReplica,
     operate: (call: Call, turn?: () => Promise<void>) => Promise<Outcome>,
   ) => Promise<void>,
 ): Promise<void> {
   const path = await Deno.makeTempDir({ prefix: "operations-" });
   try {
-    await using folder = await DataFolder.open(path);
-    const { logDB, snapshots } = folder;
-    await using host = new NodeHost({ logDB, snapshots });
-    const replica = await host.startConcurrentCluster(
-      () => new ConcurrentKVStateMachine(),
-      { clusterID: 1n, nodeID: 1n },
-    );
-    await takeSnapshots(replica);
-    await work(replica, (call, turn = () => host.env.turn()) => {
-      const env = Object.assign(Object.create(host.env), { turn });
-      const slow = Object.create(host, { env: { value: env } }) as NodeHost;
-      return run(call, {
-        folder,
-        host: call.name === "log verify" ? slow : host,
-        progress: () => {},
-        signal: new AbortController().signal,
+    await withReplica(path, async (folder, replica, host) => {
+      await takeSnapshots(replica);
+      await work(replica, (call, turn = () => host.env.turn()) => {
+        const env = Object.assign(Object.create(host.env), { turn });
+        const slow = Object.create(host, { env: { value: env } }) as NodeHost;
+        return run(call, {
+          folder,
+          host: call.name === "log verify" ? slow : host,
+          progress: () => {},
+          signal: new AbortController().signal,
+        });
       });
     });
   } finally {

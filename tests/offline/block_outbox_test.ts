@@ -9,10 +9,15 @@ import {
   ErrStoreFull,
   ErrStoreLocked,
   ErrUnknownOutcome,
+  type IMerge,
   MemoryBlockStore,
   MemoryLogDB,
 } from "../../mod.ts";
-import { BlockOutbox, type OutboxQueue } from "../../src/ports/mod.ts";
+import {
+  BlockOutbox,
+  type BlockStore,
+  type OutboxQueue,
+} from "../../src/ports/mod.ts";
 import {
   OUTBOX_BLOCK_COMMANDS_MAX,
   OUTBOX_DONE_COMMANDS_MAX,
@@ -362,15 +367,23 @@ Deno.test("U41 U12 the commands of an outbox that several tabs share are not mer
   assertEquals(found.map(({ cmd }) => text(cmd)), ["a", "b"]);
 });
 
-Deno.test("U8 U17 a command that could not be stored is refused neither itself nor in the place of the next one if the machine throws at it later, and the outbox opens again", async () => {
-  const store = new FaultyBlockStore();
-  const outbox = new BlockOutbox(store);
+/** Submissions of a replica whose outbox is in a store. */
+async function openSubmissions(
+  store: BlockStore,
+  merge: IMerge["merge"] = () => undefined,
+): Promise<SubmissionQueue> {
   const context = { clusterID: 1n, env: systemEnv, event: () => {} };
-  const machine = { group: () => undefined, merge: () => undefined };
+  const machine = { group: () => undefined, merge };
   const queue = new SubmissionQueue(
     { context, machine } as unknown as OutboxParts,
   );
-  queue.load(await outbox.open(1n, DEAF));
+  queue.load(await new BlockOutbox(store).open(1n, DEAF));
+  return queue;
+}
+
+Deno.test("U8 U17 a command that could not be stored is refused neither itself nor in the place of the next one if the machine throws at it later, and the outbox opens again", async () => {
+  const store = new FaultyBlockStore();
+  const queue = await openSubmissions(store);
   const first = await queue.add(bytes("first"));
   store.fault = { at: store.writes + 1, error: new ErrStoreFull("Full") };
   const adding = queue.add(bytes("poison"));
@@ -390,16 +403,10 @@ Deno.test("U8 U17 a command that could not be stored is refused neither itself n
 
 Deno.test("U17 U41 a command that has become part of the one before it is refused neither itself nor in the place of the next one if the machine throws at it later", async () => {
   const store = new MemoryBlockStore();
-  const context = { clusterID: 1n, env: systemEnv, event: () => {} };
-  const machine = {
-    group: () => undefined,
-    merge: (a: Uint8Array, b: Uint8Array) =>
-      text(b) === "poison" ? bytes(`${text(a)} ${text(b)}`) : undefined,
-  };
-  const queue = new SubmissionQueue(
-    { context, machine } as unknown as OutboxParts,
+  const queue = await openSubmissions(
+    store,
+    (a, b) => text(b) === "poison" ? bytes(`${text(a)} ${text(b)}`) : undefined,
   );
-  queue.load(await new BlockOutbox(store).open(1n, DEAF));
   const first = await queue.add(bytes("first"));
   const adding = queue.add(bytes("poison"));
   const shown = queue.list(2).commands[0]!;

@@ -1,16 +1,23 @@
 import { assert, assertEquals } from "@std/assert";
 import { toBytes } from "@std/streams";
-import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
+import { kv } from "../../mod.ts";
 import { backup } from "../../src/sqlite/backup.ts";
 import { DataFolder } from "../../src/sqlite/mod.ts";
 import type { SnapshotInfo, SnapshotStore } from "../../src/snapshot/store.ts";
+import {
+  type FolderReplica,
+  takeSnapshots,
+  withReplica,
+} from "../support/replicas.ts";
 import { streamOf } from "../support/streams.ts";
-
-type Replica = Awaited<ReturnType<NodeHost["startConcurrentCluster"]>>;
 
 /** Runs `work` with a folder whose cluster has two snapshots, and the path for a restored one. */
 async function withFolder(
-  work: (data: DataFolder, replica: Replica, other: string) => Promise<void>,
+  work: (
+    data: DataFolder,
+    replica: FolderReplica,
+    other: string,
+  ) => Promise<void>,
 ): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "backup-" });
   try {
@@ -20,30 +27,6 @@ async function withFolder(
     });
   } finally {
     await Deno.remove(folder, { recursive: true });
-  }
-}
-
-async function withReplica(
-  path: string,
-  work: (data: DataFolder, replica: Replica) => Promise<void>,
-): Promise<void> {
-  await using data = await DataFolder.open(path);
-  await using host = new NodeHost({
-    logDB: data.logDB,
-    snapshots: data.snapshots,
-  });
-  const replica = await host.startConcurrentCluster(
-    () => new ConcurrentKVStateMachine(),
-    { clusterID: 1n, nodeID: 1n },
-  );
-  await work(data, replica);
-}
-
-/** Takes two snapshots of newer states: older ones are removed, and the log is compacted up to the first of the two. */
-async function takeSnapshots(replica: Replica): Promise<void> {
-  for (let i = 0; i < 2; i++) {
-    await replica.propose(kv.put(`key ${replica.appliedIndex}`, "value"));
-    await replica.requestSnapshot();
   }
 }
 
@@ -61,15 +44,14 @@ function opening(
 /** Number of keys in a folder that is restored from a backup. */
 async function restored(bytes: Uint8Array, path: string): Promise<unknown> {
   await DataFolder.restore(path, streamOf(bytes));
-  let count: unknown;
-  await withReplica(path, async (_, replica) => {
-    count = await replica.read(kv.count());
-  });
-  return count;
+  return await withReplica(
+    path,
+    async (_, replica) => await replica.read(kv.count()),
+  );
 }
 
 /** Index of the first entry in the log of a replica. */
-function firstOf({ logInfo }: Replica): number {
+function firstOf({ logInfo }: FolderReplica): number {
   return logInfo!.first;
 }
 

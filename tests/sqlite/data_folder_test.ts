@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { toBytes } from "@std/streams";
 import { DatabaseSync } from "node:sqlite";
-import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
+import { kv } from "../../mod.ts";
 import {
   DataFolder,
   ErrDataFolder,
@@ -9,6 +9,7 @@ import {
   ErrStoreLocked,
   ErrStoreVersion,
 } from "../../src/sqlite/mod.ts";
+import { type FolderReplica, withReplica } from "../support/replicas.ts";
 import { streamOf } from "../support/streams.ts";
 
 const CLUSTER = 1n;
@@ -26,21 +27,9 @@ async function inFolder(
 
 async function withHost<T>(
   path: string,
-  work: (
-    data: DataFolder,
-    replica: Awaited<ReturnType<NodeHost["startConcurrentCluster"]>>,
-  ) => Promise<T>,
+  work: (data: DataFolder, replica: FolderReplica) => Promise<T>,
 ): Promise<T> {
-  await using data = await DataFolder.open(path);
-  await using host = new NodeHost({
-    logDB: data.logDB,
-    snapshots: data.snapshots,
-  });
-  const replica = await host.startConcurrentCluster(
-    () => new ConcurrentKVStateMachine(),
-    { clusterID: CLUSTER, nodeID: 1n, snapshotEntries: 200 },
-  );
-  return await work(data, replica);
+  return await withReplica(path, work, { snapshotEntries: 200 });
 }
 
 /** A backup of a folder with a log and snapshots. */

@@ -45,6 +45,33 @@ function partsOf(
   return { context, ...parts } as unknown as OutboxParts;
 }
 
+/** Tab that does not lead, on a store. */
+function followerOn(store: object): { isLeading: boolean } & OutboxTab {
+  const tab = {
+    isLeading: false,
+    refusal: undefined,
+    store,
+    post: () => {},
+    attached: () => {},
+  };
+  return tab as unknown as { isLeading: boolean } & OutboxTab;
+}
+
+/** Outbox of a tab that follows, on a state as `machine` answers for it. */
+async function openFollowing(
+  store: object,
+  machine: object,
+): Promise<AttachedTabOutbox> {
+  const proposals = { observe: () => () => {} };
+  const outbox = new AttachedTabOutbox(
+    followerOn(store),
+    partsOf({ machine, proposals }),
+  );
+  await outbox.load();
+  outbox.start();
+  return outbox;
+}
+
 Deno.test("U34 M3: submissions of a tab keep their author while the tab goes from one role to another", async () => {
   const stored = newStored();
   const queue = await stored.open(1n, () => {});
@@ -57,20 +84,14 @@ Deno.test("U34 M3: submissions of a tab keep their author while the tab goes fro
     open: () => opening.promise,
     joining: () => stored.joining(),
   } as unknown as SharedOutboxStore;
-  const tab = {
-    isLeading: false,
-    refusal: undefined,
-    store,
-    post: () => {},
-    attached: () => {},
-  };
+  const tab = followerOn(store);
   const machine = {
     changed: () => {},
     group: () => undefined,
     until: () => Promise.resolve(),
   };
   const outbox = new AttachedTabOutbox(
-    tab as unknown as OutboxTab,
+    tab,
     partsOf({ machine }),
   );
   await outbox.load();
@@ -96,21 +117,16 @@ async function openFollower(): Promise<{
   const stored = newStored();
   const leader = await stored.open(1n, () => {});
   let rejoined = 0;
-  const tab = {
-    isLeading: false,
-    refusal: undefined,
-    store: stored,
-    post: () => {},
+  const tab = Object.assign(followerOn(stored), {
     rejoin: () => {
       rejoined++;
       // Never rejects: the store is in memory.
       void outbox.follow();
     },
-    attached: () => {},
-  };
+  });
   const machine = { changed: () => {}, group: () => undefined };
   const outbox: AttachedTabOutbox = new AttachedTabOutbox(
-    tab as unknown as OutboxTab,
+    tab,
     partsOf({ machine }),
   );
   const close = async (): Promise<void> => {
@@ -184,13 +200,7 @@ Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begin
     },
     joining: () => stored.joining(),
   } as unknown as SharedOutboxStore;
-  const tab = {
-    isLeading: false,
-    refusal: undefined,
-    store,
-    post: () => {},
-    attached: () => {},
-  };
+  const tab = followerOn(store);
   let resumed = 0;
   const machine = {
     changed: () => {},
@@ -205,7 +215,7 @@ Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begin
     resume: () => void resumed++,
   };
   const outbox: AttachedTabOutbox = new AttachedTabOutbox(
-    tab as unknown as OutboxTab,
+    tab,
     partsOf({ machine, proposals }),
   );
   await outbox.load();
@@ -229,13 +239,6 @@ Deno.test("H14 M3: a command stored in the place of one that a power cut took ou
   const stored = newStored();
   const queue = await stored.open(1n, () => {});
   await queue.assign({ index: 1, clientID: 2n, base: 0, holders: [3n] }, 0);
-  const tab = {
-    isLeading: false,
-    refusal: undefined,
-    store: stored,
-    post: () => {},
-    attached: () => {},
-  };
   const machine = {
     changed: () => {},
     group: () => undefined,
@@ -245,13 +248,7 @@ Deno.test("H14 M3: a command stored in the place of one that a power cut took ou
     outcomeOf: () => ({ outcome: "applied", digest: 7, result: { value: 1n } }),
     refusalOf: () => undefined,
   };
-  const proposals = { observe: () => () => {} };
-  const outbox = new AttachedTabOutbox(
-    tab as unknown as OutboxTab,
-    partsOf({ machine, proposals }),
-  );
-  await outbox.load();
-  outbox.start();
+  const outbox = await openFollowing(stored, machine);
   await queue.add(new Uint8Array([65]));
   await queue.add(new Uint8Array([66]));
   await queue.close();
@@ -310,19 +307,7 @@ async function openSuspended(): Promise<{
     refusalOf: () => undefined,
     onAdvanced: () => {},
   };
-  const tab = {
-    isLeading: false,
-    refusal: undefined,
-    store,
-    post: () => {},
-    attached: () => {},
-  };
-  const outbox = new AttachedTabOutbox(
-    tab as unknown as OutboxTab,
-    partsOf({ machine, proposals: { observe: () => () => {} } }),
-  );
-  await outbox.load();
-  outbox.start();
+  const outbox = await openFollowing(store, machine);
   return {
     outbox,
     decide: (outcome) => {
@@ -444,19 +429,7 @@ async function openLarge(): Promise<{
     refusalOf: () => undefined,
     onAdvanced: () => {},
   };
-  const tab = {
-    isLeading: false,
-    refusal: undefined,
-    store,
-    post: () => {},
-    attached: () => {},
-  };
-  const outbox = new AttachedTabOutbox(
-    tab as unknown as OutboxTab,
-    partsOf({ machine, proposals: { observe: () => () => {} } }),
-  );
-  await outbox.load();
-  outbox.start();
+  const outbox = await openFollowing(store, machine);
   return {
     leader,
     outbox,

@@ -16,7 +16,6 @@ import {
 import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
-
 import {
   type Append,
   appendCredit,
